@@ -1,0 +1,1 @@
+"""Broch: applications whose parts live in trusted execution environments."""

@@ -1,0 +1,196 @@
+"""What every TEE offers to the rest of Broch, and nothing else.
+
+A :class:`Tee` is a kind of hardware, a :class:`Device` one instance of it. A TEE package is found
+through the entry-point group ``broch.tees`` (see :mod:`broch.tee.registry`), whose value is an
+object that satisfies :class:`Tee`.
+
+    Image --pack--> Packed --load--> Identity --evidence--> bytes --verify--> Claims
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from broch.image import Image
+
+
+class SealBinding(StrEnum):
+    """What a sealing key is bound to. No TEE offers all of these; each says which it does."""
+
+    CODE = "code"  # the exact measurement: SGX MRENCLAVE, Keystone enclave hash
+    SIGNER = "signer"  # who signed, which product, and not before which SVN: SGX MRSIGNER
+    UUID = "uuid"  # the TA's UUID under the signing root: OP-TEE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Who an image is, and who vouches for it."""
+
+    tee: str
+    value: bytes  # SGX 32, TrustZone 32, Keystone 64 bytes
+    signer: bytes | None = None  # SGX MRSIGNER (32 bytes); None where evidence names no signer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackSettings:
+    """What the TEE's own format wants to know besides the image."""
+
+    version: int = 0  # SGX ISVSVN (16 bits), TrustZone ta_version (32 bits)
+    product_id: int = 0  # SGX ISVPRODID (16 bits)
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """An image in its TEE's own format, ready to load."""
+
+    tee: str
+    data: bytes  # SGX: SGXS stream; TrustZone: signed TA; Keystone: loader, runtime, eapp
+    signature: bytes | None = None  # SGX: SIGSTRUCT (1808 bytes); None where data carries it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A loaded image, as its device knows it. TEEs subclass it with what their hardware keeps."""
+
+    measurement: Measurement
+    debug: bool
+    emulated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The outcome of :meth:`Device.load`: who it is, and the image that was measured."""
+
+    identity: Identity
+    image: Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealKeyRequest:
+    """Which sealing key is wanted."""
+
+    label: bytes  # at most 64 bytes; different labels give unrelated keys
+    binding: SealBinding
+    version: int | None = None  # SVN to derive for, at most the caller's own; None: the caller's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endorsements:
+    """What a verifier needs besides the evidence. Names of items are each TEE's own."""
+
+    anchors: tuple[bytes, ...]  # DER certificates that the caller trusts as roots
+    items: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What verified evidence says. Only a ``verify`` makes one. Says nothing of acceptability."""
+
+    tee: str
+    measurement: bytes
+    signer: bytes | None
+    report_data: bytes  # exactly as many bytes as the TEE's report carries
+    debug: bool
+    emulated: bool  # the chain of trust ends in a root named "Broch Emulated ... Root"
+    version: int = 0
+    product_id: int = 0
+    details: Mapping[str, str] = field(default_factory=dict)  # for people: TCB status, SM hash ...
+
+
+class MonotonicCounter(Protocol):
+    """A number that its device only lets rise."""
+
+    def read(self) -> int: ...
+    def increment(self) -> int:
+        """Add one, make it durable, return the new value."""
+        ...
+
+
+class NonVolatile(Protocol):
+    """A device's own durable memory: small, private to the device, survives power cuts."""
+
+    def get(self, name: str) -> bytes | None: ...
+    def put(self, name: str, value: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSettings:
+    """How to make an emulated device. The device itself does no I/O and reads no clock."""
+
+    name: str
+    secret: bytes = field(repr=False)  # 32 random bytes of this installation, root of every key
+    nv: NonVolatile = field(repr=False)
+    now: datetime  # when certificates made by the device begin; timezone-aware
+
+
+class Device(Protocol):
+    """One machine of a TEE."""
+
+    tee: str
+    name: str
+    emulated: bool
+
+    def load(self, packed: Packed) -> Loaded:
+        """Measure and check ``packed`` as the hardware would.
+
+        Raises:
+            DecodeError: not in the TEE's format.
+            UntrustedError: signature or measurement do not hold.
+            PolicyError: well signed, refused by the hardware's own rules.
+        """
+        ...
+
+    def evidence(self, identity: Identity, report_data: bytes) -> bytes: ...
+
+    def seal_key(self, identity: Identity, request: SealKeyRequest) -> bytes:
+        """32 bytes, the same for the same device, identity (by binding) and label.
+
+        Raises:
+            PolicyError: this TEE has no such binding, or the version is above the caller's own.
+        """
+        ...
+
+    def counter(self, identity: Identity, name: str) -> MonotonicCounter: ...
+
+    def endorsements(self) -> Endorsements:
+        """The public half of the device: what a verifier elsewhere needs to believe it."""
+        ...
+
+
+class Tee(Protocol):
+    """A kind of hardware."""
+
+    name: str
+    title: str  # for people: "Intel SGX"
+    report_data_size: int  # bytes that a report can carry
+    seal_bindings: tuple[SealBinding, ...]  # first one is the default
+    needs_signing_key: bool
+
+    def new_signing_key(self) -> RSAPrivateKey:
+        """Make a key fit for :meth:`pack`."""
+        ...
+
+    def pack(
+        self, image: Image, settings: PackSettings, signing_key: RSAPrivateKey | None
+    ) -> Packed:
+        """Put ``image`` into the TEE's own format and sign it; deterministic but for PSS salts."""
+        ...
+
+    def measure(self, packed: Packed) -> Measurement: ...
+
+    def verify(self, evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Claims:
+        """Decide whether ``evidence`` is authentic. No I/O, no clock.
+
+        Raises:
+            DecodeError: not evidence of this TEE.
+            UntrustedError: a signature, a certificate or an endorsement does not hold.
+            UndecidedError: an endorsement that is needed is missing.
+        """
+        ...
+
+    def device(self, settings: DeviceSettings) -> Device: ...

@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """The folder of cases made by others; tests that need it skip, saying so, where it is not."""
+    folder = os.environ.get("BROCH_VECTORS")
+    if not folder:
+        pytest.skip("BROCH_VECTORS does not name the folder of vectors made by others")
+    path = Path(folder)
+    assert path.is_dir(), f"BROCH_VECTORS={folder} is not a folder"
+    return path
