@@ -1,0 +1,346 @@
+"""A ring: two one-way queues of messages in shared memory, between an enclave and its host.
+
+One writer and one reader a direction. Each direction is a row of slots; a message takes as many
+slots as it needs. Layout of one direction, in 8-byte words of the machine's own byte order:
+
+    word 0        read      how many slots the reader has taken (written by the reader)
+    word 8        sleeping  1 while the reader sleeps, or is about to (written by the reader)
+    word 16       waiting   1 while the writer waits for room (written by the writer)
+    word 24..     one word a slot: number of the slot since the beginning, from 1, << 16
+                  | 0x8000 if the message goes on in the next slot | length in bytes
+    then          the slots, SLOT_SIZE bytes each
+
+A slot's word is written last and so publishes the slot. Neither side trusts the other: the reader
+reads the word once and copies the slot once, bounds the length before use, and raises
+:class:`PoisonedError` on anything that an honest writer cannot have written.
+
+To wait, a side spins for a bounded time, then says that it sleeps, looks again, and sleeps on an
+eventfd. Against the writer, who publishes and then looks whether somebody sleeps, that needs a full
+memory barrier on both sides; :func:`_full_barrier` is the sleeper's, and on x86-64, which orders
+stores among themselves, membarrier(2) makes it do for both. Elsewhere the writer pays for its own.
+
+:meth:`Ring.send` and :meth:`Ring.receive` are closures: looking attributes up would cost as much
+again as the transfer (docs/performance.md).
+"""
+
+import ctypes
+import fcntl
+import mmap
+import os
+import platform
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from broch.errors import BrochError, InternalError
+
+SLOTS: Final = 256  # slots a direction; a power of two
+SLOT_SIZE: Final = 2048  # bytes
+MAX_MESSAGE: Final = SLOTS * SLOT_SIZE // 2  # bytes
+_WORDS: Final = 24
+_DIRECTION: Final = (_WORDS + SLOTS) * 8 + SLOTS * SLOT_SIZE
+RING_SIZE: Final = -(-2 * _DIRECTION // mmap.PAGESIZE) * mmap.PAGESIZE  # bytes of shared memory
+_SPIN: Final = 3000  # looks before sleeping, about 200 us
+_MORE: Final = 0x8000
+_MASK: Final = SLOTS - 1
+_CREDIT: Final = 31  # the reader says how far it is once in 32 slots, and before it sleeps
+_POLL_MS: Final = 1000  # a sleeper looks up this often, in case its peer died without a word
+
+
+class PoisonedError(BrochError):
+    """The other side of a boundary sent what it cannot honestly have sent."""
+
+    code = "poisoned"
+    exit_code = 4
+
+
+class RingClosedError(BrochError):
+    """The other side of the ring is gone."""
+
+    code = "closed"
+
+
+_ORDERED_STORES: Final = platform.machine() in ("x86_64", "AMD64")
+_SYS_MEMBARRIER: Final = 324
+_MEMBARRIER_GLOBAL_EXPEDITED: Final = 2
+_MEMBARRIER_REGISTER_GLOBAL_EXPEDITED: Final = 4
+_lock = threading.Lock()
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+
+
+def _membarrier(command: int) -> bool:
+    return _ORDERED_STORES and int(_syscall(_SYS_MEMBARRIER, command, 0, 0)) == 0
+
+
+def _lock_barrier() -> None:
+    """An atomic read-modify-write: a full barrier on every processor that CPython runs on."""
+    _lock.acquire()
+    _lock.release()
+
+
+class Ring:
+    """One end of a ring.
+
+    Args:
+        memory: the shared mapping, ``RING_SIZE`` bytes.
+        host: True for the host's end, False for the enclave's.
+        wake: eventfd that wakes the other end.
+        wait: eventfd that this end sleeps on, non-blocking.
+    """
+
+    #: Put one message (1 to ``MAX_MESSAGE`` bytes) into the ring; waits while there is no room.
+    #: Raises InternalError (length) or RingClosedError.
+    send: Callable[[bytes], None]
+    #: Take the next message out; None when so many seconds went by without one.
+    #: Raises PoisonedError, or RingClosedError when the other side is gone and nothing is left.
+    receive: Callable[..., bytes | None]
+
+    def __init__(self, memory: mmap.mmap, *, host: bool, wake: int, wait: int) -> None:
+        if len(memory) != RING_SIZE:
+            raise InternalError(f"a ring has {RING_SIZE} bytes, this mapping {len(memory)}")
+        # Whoever may be raced by a sleeper must be registered for its expedited barrier.
+        self._asymmetric = _membarrier(_MEMBARRIER_REGISTER_GLOBAL_EXPEDITED)
+        self._memory = memory
+        self._view = memoryview(memory)
+        self._out_base, self._in_base = (0, _DIRECTION) if host else (_DIRECTION, 0)
+        self._out = self._words(self._out_base)
+        self._in = self._words(self._in_base)
+        self._wake, self._wait = wake, wait
+        self._closed = False
+        self._sent = self._make_send()
+        self._received = self._make_receive()
+
+    def _words(self, base: int) -> memoryview:
+        return self._view[base : base + (_WORDS + SLOTS) * 8].cast("Q")
+
+    def _make_send(self) -> Callable[[], int]:
+        memory, words, wake = self._memory, self._out, self._wake
+        slots = self._out_base + (_WORDS + SLOTS) * 8
+        barrier = None if self._asymmetric else _lock_barrier
+        find_room, eventfd_write = self._find_room, os.eventfd_write
+        sent = 0
+        room = SLOTS
+
+        def send(message: bytes, more: int = 0) -> None:
+            nonlocal sent, room
+            size = len(message)
+            if not 0 < size <= SLOT_SIZE:
+                send_parts(message)
+                return
+            if sent >= room:
+                room = find_room(sent)
+            slot = sent & _MASK
+            start = slots + slot * SLOT_SIZE
+            memory[start : start + size] = message
+            sent += 1
+            if barrier is not None:
+                barrier()
+            words[_WORDS + slot] = sent << 16 | more | size
+            if barrier is not None:
+                barrier()
+            if words[8]:
+                eventfd_write(wake, 1)
+
+        def send_parts(message: bytes) -> None:
+            if not 0 < len(message) <= MAX_MESSAGE:
+                raise InternalError(f"a message has 1 to {MAX_MESSAGE} bytes, not {len(message)}")
+            for start in range(0, len(message), SLOT_SIZE):
+                last = start + SLOT_SIZE >= len(message)
+                send(message[start : start + SLOT_SIZE], 0 if last else _MORE)
+
+        self.send = send
+        return lambda: sent
+
+    def _make_receive(self) -> Callable[[], int]:  # noqa: C901 (two closures over one counter)
+        memory, words = self._memory, self._in
+        slots = self._in_base + (_WORDS + SLOTS) * 8
+        wait_for, say_read = self._wait_for, self._say_read
+        received = 0
+
+        def receive(timeout: float | None = None) -> bytes | None:
+            nonlocal received
+            slot = received & _MASK
+            index = _WORDS + slot
+            wanted = received + 1
+            word = words[index]
+            if word >> 16 != wanted:
+                if timeout == 0 and not word >> 16 > wanted:
+                    return None
+                spin = _SPIN
+                while (word := words[index]) >> 16 != wanted:
+                    spin -= 1
+                    if not spin:
+                        word = wait_for(index, received, timeout)
+                        if not word:
+                            return None
+                        break
+            size = word & 0xFFFF
+            if 0 < size <= SLOT_SIZE:
+                start = slots + slot * SLOT_SIZE
+                message = memory[start : start + size]
+                received = wanted
+                if not wanted & _CREDIT:
+                    say_read(wanted)
+                return message
+            return receive_parts()
+
+        def receive_parts() -> bytes:
+            nonlocal received
+            parts: list[bytes] = []
+            while True:
+                slot = received & _MASK
+                word = words[_WORDS + slot]
+                if word >> 16 != received + 1:
+                    # Cannot time out: half a message must not be left behind.
+                    word = wait_for(_WORDS + slot, received, None)
+                size, more = word & 0x7FFF, word & _MORE
+                if not 0 < size <= SLOT_SIZE or (more and size != SLOT_SIZE):
+                    raise PoisonedError(f"a slot of {size} bytes, more to follow: {bool(more)}")
+                if (len(parts) + 1) * SLOT_SIZE > MAX_MESSAGE:
+                    raise PoisonedError(f"a message longer than {MAX_MESSAGE} bytes")
+                start = slots + slot * SLOT_SIZE
+                parts.append(memory[start : start + size])
+                received += 1
+                say_read(received)
+                if not more:
+                    return b"".join(parts)
+
+        self.receive = receive
+        return lambda: received
+
+    def _say_read(self, received: int) -> None:
+        self._in[0] = received
+        if not self._asymmetric:
+            _lock_barrier()
+        if self._in[16]:
+            os.eventfd_write(self._wake, 1)
+
+    def _full_barrier(self) -> None:
+        if not (self._asymmetric and _membarrier(_MEMBARRIER_GLOBAL_EXPEDITED)):
+            _lock_barrier()
+
+    def has_room(self, size: int) -> bool:
+        """Whether :meth:`send` of ``size`` bytes would not have to wait; asks to be woken if so."""
+        needed = self._sent() + -(-size // SLOT_SIZE)
+        if needed <= self._room(self._sent()):
+            self._out[16] = 0
+            return True
+        self._out[16] = 1
+        self._full_barrier()
+        return needed <= self._room(self._sent())
+
+    def _room(self, sent: int) -> int:
+        read = int(self._out[0])
+        if not sent - SLOTS <= read <= sent:
+            raise PoisonedError(f"the reader says that it read {read} slots of {sent}")
+        return read + SLOTS
+
+    def _find_room(self, sent: int) -> int:
+        for _ in range(_SPIN):
+            if sent < self._room(sent):
+                return self._room(sent)
+        self._out[16] = 1
+        while True:
+            self._full_barrier()
+            if sent < self._room(sent):
+                self._out[16] = 0
+                return self._room(sent)
+            if self._closed:
+                raise RingClosedError("the other side of the ring is gone")
+            self._sleep(_POLL_MS)
+
+    def _wait_for(self, index: int, received: int, timeout: float | None) -> int:
+        """Sleep until the slot's word is the one awaited; 0 when the time is over."""
+        end = None if timeout is None else time.monotonic() + timeout
+        words = self._in
+        try:
+            while True:
+                words[0] = received
+                words[8] = 1
+                self._full_barrier()
+                word = int(words[index])
+                if word >> 16 == received + 1:
+                    return word
+                if word >> 16 > received + 1:
+                    raise PoisonedError(f"slot {word >> 16} came before slot {received + 1}")
+                if self._in[16]:
+                    os.eventfd_write(self._wake, 1)
+                if self._closed:
+                    raise RingClosedError("the other side of the ring is gone")
+                left = _POLL_MS if end is None else int((end - time.monotonic()) * 1000)
+                if left <= 0:
+                    return 0
+                self._sleep(min(left, _POLL_MS))
+        finally:
+            words[8] = 0
+
+    def prepare_sleep(self) -> bool:
+        """Say that this end sleeps on its eventfd; False when a message came meanwhile.
+
+        For event loops, which watch the eventfd themselves: :meth:`wakened` when it is readable.
+        """
+        received = self._received()
+        self._in[0] = received
+        self._in[8] = 1
+        self._full_barrier()
+        if self._in[_WORDS + (received & _MASK)] >> 16 == received + 1:
+            self._in[8] = 0
+            return False
+        if self._in[16]:
+            os.eventfd_write(self._wake, 1)
+        return True
+
+    def wakened(self) -> None:
+        """Take back :meth:`prepare_sleep` and empty the eventfd."""
+        self._in[8] = 0
+        _drain(self._wait)
+
+    def _sleep(self, milliseconds: int) -> None:
+        poller = select.poll()
+        poller.register(self._wait, select.POLLIN)
+        if poller.poll(milliseconds):
+            _drain(self._wait)
+
+    def shut(self) -> None:
+        """The other side is known to be gone: what is left can be read, and nothing else done."""
+        self._closed = True
+
+    def close(self) -> None:
+        """Let go of the memory and the eventfds."""
+        self._closed = True
+        self._out.release()
+        self._in.release()
+        self._view.release()
+        for descriptor in (self._wake, self._wait):
+            os.close(descriptor)
+
+
+def _drain(descriptor: int) -> None:
+    try:
+        os.eventfd_read(descriptor)
+    except BlockingIOError:
+        return
+
+
+def make_ring() -> tuple[int, int, int]:
+    """Make a ring's memory and eventfds: (memfd, eventfd to the host, eventfd to the enclave).
+
+    The memory is sealed against shrinking, so that neither side can make the other fault on it.
+    """
+    memory = os.memfd_create("broch-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(memory, RING_SIZE)
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
+    return memory, os.eventfd(0, flags), os.eventfd(0, flags)
+
+
+def open_ring(memory: int, to_host: int, to_enclave: int, *, host: bool) -> Ring:
+    """Open one end of a ring; closes ``memory``, keeps the eventfds until :meth:`Ring.close`."""
+    if os.fstat(memory).st_size != RING_SIZE:
+        raise InternalError("the ring's memory has the wrong size")
+    mapping = mmap.mmap(memory, RING_SIZE)
+    os.close(memory)
+    wake, wait = (to_enclave, to_host) if host else (to_host, to_enclave)
+    return Ring(mapping, host=host, wake=wake, wait=wait)
