@@ -1,14 +1,15 @@
 """What travels on the ring between an enclave and its host (the agent).
 
 First byte: the kind. Then, by kind, a fixed head and the rest of the message as body; integers are
-big-endian. SEALED = connection u32, epoch u32, counter u64, then ``ciphertext || tag``.
+big-endian. SEALED = connection u32, epoch u32, counter u64, then ``ciphertext || tag``; ANSWER is
+the same with the counter of the request that is answered (u64) before the ciphertext.
 
 host to enclave
     CHALLENGE     nonce (32 bytes)                     asks for EVIDENCE
     GRANT         join.grant                           asks for CONFIRM
     EVENT         SEALED                               for an input
     REQUEST       SEALED                               for a handler, asks for REPLY or REFUSAL
-    REPLY         SEALED, after u64 counter of the request
+    REPLY         ANSWER
     FAILED        connection u32, counter u64, text    a request that nobody will answer
     CALL          call u64, port u16, msgpack          asks for RESULT
     TICK          port u16                             untrusted time for an `every`
@@ -26,7 +27,7 @@ enclave to host
     CONFIRM       32 bytes
     EVENT         SEALED
     REQUEST       SEALED
-    REPLY         SEALED, after u64 counter of the request
+    REPLY         ANSWER
     RESULT        call u64, status u8, msgpack or text
     OCALL         ocall u64, port u16, msgpack
     LOAD          -                                    asks for LOADED

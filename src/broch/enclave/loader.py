@@ -1,0 +1,121 @@
+"""Running a module's code from the bytes of its image, with no file system in sight.
+
+An image's files can be imported by one another: ``import helpers`` and ``from .helpers import f``
+both find ``helpers.py``. Beyond these a module may import ``broch`` and the modules that
+:mod:`broch.enclave.preload` names; :func:`check_imports` says so before anything runs.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import CodeType, ModuleType
+from typing import Final
+
+from broch.enclave.preload import FOR_MODULES
+from broch.sdk import DeclarationError, Module
+
+PACKAGE: Final = "module"  # the name under which the main file runs
+
+
+def check_imports(files: Mapping[str, bytes]) -> None:
+    """Raise :class:`DeclarationError` (file and line) for code that cannot run in an enclave."""
+    for path, code in sorted(files.items()):
+        if path.endswith(".py"):
+            for name, line in _imports(path, code):
+                if not _may_import(name, files):
+                    raise DeclarationError(
+                        f"{name} cannot be imported inside an enclave",
+                        place=f"{path}:{line}",
+                        hint=f"available: broch, the module's own files, {', '.join(FOR_MODULES)}",
+                    )
+
+
+def _imports(path: str, code: bytes) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(_parse(path, code)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module, node.lineno
+
+
+def _parse(path: str, code: bytes) -> ast.Module:
+    try:
+        return ast.parse(code, path)
+    except (SyntaxError, ValueError) as exc:
+        line = getattr(exc, "lineno", None) or 1
+        message = getattr(exc, "msg", None) or str(exc)
+        raise DeclarationError(message, place=f"{path}:{line}") from None
+
+
+def _may_import(name: str, files: Mapping[str, bytes]) -> bool:
+    return (
+        name == "broch"
+        or name.startswith("broch.sdk")
+        or name in FOR_MODULES
+        or _path_of(name, files) is not None
+    )
+
+
+def _path_of(name: str, files: Mapping[str, bytes]) -> str | None:
+    stem = name.removeprefix(f"{PACKAGE}.").replace(".", "/")
+    for path in (f"{stem}.py", f"{stem}/__init__.py"):
+        if path in files:
+            return path
+    return None
+
+
+class _ImageFinder(MetaPathFinder, Loader):
+    """Finds an image's own files, and refuses whatever was not imported before."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec:
+        file = _path_of(fullname, self._files)
+        if file is None:
+            raise ImportError(f"{fullname} cannot be imported inside an enclave")
+        return ModuleSpec(fullname, self, origin=file, is_package=file.endswith("/__init__.py"))
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        assert spec is not None
+        assert spec.origin is not None
+        exec(_compile(spec.origin, self._files[spec.origin]), module.__dict__)  # noqa: S102
+
+
+def _compile(path: str, code: bytes) -> CodeType:
+    return compile(_parse(path, code), path, "exec", dont_inherit=True)
+
+
+def run(files: Mapping[str, bytes], main: str) -> Module:
+    """Run ``main`` and return the one module that it declares.
+
+    For a process that is an enclave's, or about to end: imports are the image's alone from now on.
+
+    Raises:
+        DeclarationError: it declares no module, or several, or declares one wrongly.
+    """
+    finder = _ImageFinder(files)
+    sys.meta_path[:] = [finder]
+    sys.path[:] = []
+    space = ModuleType(PACKAGE)
+    space.__path__ = []
+    space.__package__ = PACKAGE
+    space.__file__ = main
+    sys.modules[PACKAGE] = space
+    exec(_compile(main, files[main]), space.__dict__)  # noqa: S102
+    found = {id(v): v for v in vars(space).values() if isinstance(v, Module)}
+    if len(found) != 1:
+        raise DeclarationError(
+            f"declares {len(found) or 'no'} modules, expected one",
+            place=f"{main}:1",
+            hint='write: module = Module("name")',
+        )
+    return next(iter(found.values()))
