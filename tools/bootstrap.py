@@ -165,8 +165,11 @@ def fetch(url: str, limit: int, env: Mapping[str, str]) -> bytes:
     try:
         context = ssl.create_default_context(cafile=cert or None)
         with urllib.request.urlopen(asked, timeout=TIMEOUT, context=context) as answer:  # noqa: S310
+            request(answer.url)  # a redirect must not leave TLS either
             data: bytes = answer.read(limit + 1)
     except (OSError, ValueError) as exc:  # URLError and SSLError are OSErrors
+        if isinstance(exc, urllib.error.HTTPError):
+            exc.close()  # it holds the connection
         reason = getattr(exc, "reason", exc)
         hint = "check the network, set PIP_INDEX_URL to an index in reach"
         if isinstance(reason, ssl.SSLCertVerificationError):
