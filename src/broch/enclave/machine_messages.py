@@ -45,8 +45,14 @@ class LoadedReply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=T
     measurement: bytes
 
 
+class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """The first word of a machine: its device is up."""
+
+    pid: int
+
+
 class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """The device did not load it."""
+    """The device did not load it; without a name: the device itself did not come up."""
 
     name: str
     code: str  # of the error: "malformed", "untrusted", "refused", "undecided", "internal"
@@ -62,4 +68,4 @@ class Ended(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
 
 
 Question = Load | Kill
-Answer = LoadedReply | Refusal | Ended
+Answer = Ready | LoadedReply | Refusal | Ended

@@ -6,6 +6,7 @@ slots as it needs. Layout of one direction, in 8-byte words of the machine's own
     word 0        read      how many slots the reader has taken (written by the reader)
     word 8        sleeping  1 while the reader sleeps, or is about to (written by the reader)
     word 16       waiting   1 while the writer waits for room (written by the writer)
+    word 20       progress  a number for the other side to watch (written by the writer)
     word 24..     one word a slot: number of the slot since the beginning, from 1, << 16
                   | 0x8000 if the message goes on in the next slot | length in bytes
     then          the slots, SLOT_SIZE bytes each
@@ -275,6 +276,19 @@ class Ring:
                 self._sleep(min(left, _POLL_MS))
         finally:
             words[8] = 0
+
+    @property
+    def progress(self) -> int:
+        """The number that the other side last gave to :meth:`tell_progress`."""
+        return int(self._in[20])
+
+    def tell_progress(self, number: int) -> None:
+        """Let the other side see that something was done; costs no message."""
+        self._out[20] = number
+
+    def fileno(self) -> int:
+        """The eventfd that this end sleeps on, for event loops."""
+        return self._wait
 
     def prepare_sleep(self) -> bool:
         """Say that this end sleeps on its eventfd; False when a message came meanwhile.

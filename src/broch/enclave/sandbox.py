@@ -58,17 +58,21 @@ _DENY_ARM: Final = {
     "connect": 203, "statx": 291,
 }  # fmt: skip
 
+_MEMORY_FILES_X86: Final = {"memfd_create": 319, "fcntl": 72, "sendmsg": 46}
+_MEMORY_FILES_ARM: Final = {"memfd_create": 279, "fcntl": 25, "sendmsg": 211}
+
 
 @dataclass(frozen=True, slots=True)
 class _Arch:
     audit: int
     allow: dict[str, int]
     deny: dict[str, int]
+    memory_files: dict[str, int]
 
 
 _ARCHES: Final = {
-    "x86_64": _Arch(0xC000003E, _ALLOW_X86, _DENY_X86),
-    "aarch64": _Arch(0xC00000B7, _ALLOW_ARM, _DENY_ARM),
+    "x86_64": _Arch(0xC000003E, _ALLOW_X86, _DENY_X86, _MEMORY_FILES_X86),
+    "aarch64": _Arch(0xC00000B7, _ALLOW_ARM, _DENY_ARM, _MEMORY_FILES_ARM),
 }
 
 # BPF (linux/filter.h, linux/seccomp.h)
@@ -83,7 +87,7 @@ def _instruction(code: int, jump_true: int, jump_false: int, k: int) -> bytes:
     return struct.pack("=HBBI", code, jump_true, jump_false, k)
 
 
-def seccomp_filter(machine: str) -> bytes:
+def seccomp_filter(machine: str, *, writes_memory_files: bool = False) -> bytes:
     """The filter program for this architecture; raises :class:`InternalError` for others."""
     if machine not in _ARCHES:
         raise InternalError(f"no seccomp filter for {machine}")
@@ -97,9 +101,13 @@ def seccomp_filter(machine: str) -> bytes:
         _instruction(_JGE, 0, 1, _X32),
         _instruction(_RET, 0, 0, _KILL),
     ]
-    for number in sorted(set(arch.allow.values()) - set(guarded)):
+    allowed = set(arch.allow.values()) - set(guarded)
+    denied = set(arch.deny.values())
+    if writes_memory_files:
+        allowed |= set(arch.memory_files.values())
+    for number in sorted(allowed):
         program += [_instruction(_JEQ, 0, 1, number), _instruction(_RET, 0, 0, _ALLOW)]
-    for number in sorted(arch.deny.values()):
+    for number in sorted(denied - allowed):
         program += [
             _instruction(_JEQ, 0, 1, number),
             _instruction(_RET, 0, 0, _ERRNO | errno.EPERM),
@@ -185,9 +193,9 @@ def _landlock_allow(ruleset: int, path: str, access: int) -> None:
         os.close(descriptor)
 
 
-def seccomp() -> None:
+def seccomp(*, writes_memory_files: bool = False) -> None:
     """Install the filter; from here on only the allow-list works. Raises :class:`OSError`."""
-    program = seccomp_filter(platform.machine())
+    program = seccomp_filter(platform.machine(), writes_memory_files=writes_memory_files)
     code = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     buffer = ctypes.create_string_buffer(header, len(header))
@@ -203,8 +211,18 @@ def limit_memory(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def seal(memory_mb: int, *, unsandboxed: bool = False) -> None:
+def limit_processor(seconds: int) -> None:
+    """Be killed after so much processor time."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+
+
+def seal(memory_mb: int, *, unsandboxed: bool = False, writes_memory_files: bool = False) -> None:
     """Close this process in for good: all of the above, in the order in which it works.
+
+    Args:
+        memory_mb: what it may map beyond what it has.
+        unsandboxed: go on where the kernel lacks seccomp.
+        writes_memory_files: let it make memfds and send descriptors, for builders.
 
     Raises:
         OSError: the kernel lacks seccomp or refuses, and ``unsandboxed`` does not say that the
@@ -216,9 +234,10 @@ def seal(memory_mb: int, *, unsandboxed: bool = False) -> None:
     with contextlib.suppress(OSError):  # seccomp denies the same; doctor tells what is missing
         landlock()
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    if not writes_memory_files:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     try:
-        seccomp()
+        seccomp(writes_memory_files=writes_memory_files)
     except (OSError, InternalError):
         if not unsandboxed:
             raise

@@ -1,0 +1,129 @@
+"""Where an emulated device lives on disk: its secret, its non-volatile memory, its public half.
+
+    secret         32 random bytes, mode 0600
+    nv/NAME        what the device keeps, mode 0600
+    endorsements   CBOR: what verifiers need, public
+
+The folder and what is in it belong to the user, or the device is not used.
+"""
+
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import cbor2
+
+from broch.errors import DecodeError, UndecidedError, UntrustedError
+from broch.tee.contract import Endorsements
+
+SECRET_SIZE: Final = 32  # bytes
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+def make(folder: Path) -> None:
+    """Make a device with a new secret, unless there is one."""
+    (folder / "nv").mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    if not (folder / "secret").exists():
+        write_private(folder / "secret", os.urandom(SECRET_SIZE))
+
+
+def read_secret(folder: Path) -> bytes:
+    """The device's secret.
+
+    Raises:
+        UntrustedError: it belongs to another user, or others may read it.
+        DecodeError: it is not a secret.
+    """
+    check_private(folder)
+    check_private(folder / "secret")
+    secret = (folder / "secret").read_bytes()
+    if len(secret) != SECRET_SIZE:
+        raise DecodeError(len(secret), f"expected {SECRET_SIZE} bytes", what=f"{folder}/secret")
+    return secret
+
+
+def check_private(path: Path) -> None:
+    """Raise :class:`UntrustedError` unless only this user can use ``path``."""
+    try:
+        status = path.stat()
+    except OSError as exc:
+        raise UndecidedError(f"{exc.strerror}", place=str(path)) from None
+    if status.st_uid != os.geteuid():
+        raise UntrustedError(
+            f"belongs to user {status.st_uid}, not to you (user {os.geteuid()})",
+            place=str(path),
+            hint="use a BROCH_HOME of your own",
+        )
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise UntrustedError(
+            f"others may use it (mode {stat.S_IMODE(status.st_mode):04o})",
+            place=str(path),
+            hint=f"chmod go= {path}, and make the device anew if others may have read it",
+        )
+
+
+class FileNonVolatile:
+    """A device's non-volatile memory as files; each write is atomic and durable."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "nv"
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name) or name.startswith("."):
+            raise DecodeError(0, f"not a name in a device's memory: {name!r:.80}")
+        return self._folder / name
+
+    def get(self, name: str) -> bytes | None:
+        """What was put under ``name``."""
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put(self, name: str, value: bytes) -> None:
+        """Keep ``value`` under ``name``."""
+        write_private(self._path(name), value)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600 so that it is there whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def save_endorsements(folder: Path, endorsements: Endorsements) -> None:
+    """Put the device's public half where verifiers of this installation find it."""
+    data = [list(endorsements.anchors), dict(endorsements.items)]
+    write_private(folder / "endorsements", cbor2.dumps(data, canonical=True))
+
+
+def read_endorsements(folder: Path) -> Endorsements:
+    """The public half of a device of this installation.
+
+    Raises:
+        UndecidedError: the device never ran.
+        UntrustedError: the file is another user's.
+        DecodeError: it is not what a device writes.
+    """
+    path = folder / "endorsements"
+    check_private(path)
+    try:
+        anchors, items = cbor2.loads(path.read_bytes())
+        return Endorsements(
+            anchors=tuple(bytes(anchor) for anchor in anchors),
+            items={str(name): bytes(item) for name, item in items.items()},
+        )
+    except (cbor2.CBORDecodeError, ValueError, TypeError, AttributeError):
+        raise DecodeError(0, "not endorsements", what=str(path)) from None

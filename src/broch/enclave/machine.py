@@ -1,0 +1,241 @@
+"""The machine: the process that hosts a node's device and launches what it loaded.
+
+It alone reads the device's secret. Whoever loads an image gets a ring to the enclave; the channel
+between enclave and device is made here and seen by nobody else. The image that runs is the copy
+that the device measured, in memory that can no longer be changed.
+"""
+
+import os
+import select
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from broch.enclave import device_folder, packets, sandbox
+from broch.enclave.device_channel import MAX_PACKET, DeviceService
+from broch.enclave.machine_messages import (
+    Answer,
+    Ended,
+    Kill,
+    Load,
+    LoadedReply,
+    Question,
+    Ready,
+    Refusal,
+)
+from broch.enclave.ring import make_ring
+from broch.enclave.zygote import Fork, Forked, Report, Zygote
+from broch.errors import BrochError, InternalError, PolicyError, UsageError
+from broch.tee import registry
+from broch.tee.contract import Device, DeviceSettings, Loaded, Packed, Tee
+
+MAX_PACKED: Final = 64 * 1024 * 1024  # bytes of an image in its TEE's format
+MAX_ENCLAVES: Final = 256  # on one machine at a time
+_BEGIN: Final = timedelta(days=1)  # certificates of a new device begin so long ago
+
+
+class MachineSpec(msgspec.Struct, frozen=True):
+    """Which device a machine hosts."""
+
+    tee: str
+    name: str
+    folder: str  # of the device
+
+
+class Machine:
+    """The loop of a machine's process."""
+
+    def __init__(
+        self, spec: MachineSpec, runtime: bytes, agent: socket.socket, zygote: socket.socket
+    ) -> None:
+        self._runtime = runtime
+        self._agent = agent
+        self._zygote = zygote
+        self._tee, self._device = _open_device(spec)
+        self._services: dict[int, tuple[socket.socket, DeviceService]] = {}
+        self._enclaves: dict[str, int] = {}  # name -> descriptor of its device channel
+        self._early: list[Ended] = []
+        self._poller = select.poll()
+        self._poller.register(agent, select.POLLIN)
+        self._poller.register(zygote, select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until the agent hangs up or the zygote dies."""
+        while True:
+            for descriptor, _ in self._poller.poll():
+                if descriptor == self._agent.fileno():
+                    if not self._serve_agent():
+                        return
+                elif descriptor == self._zygote.fileno():
+                    if not self._hear_zygote():
+                        return
+                elif descriptor in self._services:
+                    self._serve_enclave(descriptor)
+
+    def _serve_agent(self) -> bool:
+        packet = packets.receive(self._agent)
+        if packet is None:
+            return False
+        message, descriptors = packet
+        try:
+            question = _question.decode(message)
+        except msgspec.MsgspecError:
+            packets.close_all(descriptors)
+            return True
+        if isinstance(question, Kill):
+            packets.send(self._zygote, msgspec.msgpack.encode(question))
+            return True
+        try:
+            self._load(question, descriptors)
+        except BrochError as exc:
+            self._say(Refusal(question.name, exc.code, str(exc), exc.hint))
+        return True
+
+    def _load(self, question: Load, descriptors: list[int]) -> None:
+        contents = [packets.read_memory(d, MAX_PACKED) for d in descriptors]
+        if len(contents) != 1 + question.has_signature:
+            raise UsageError("a load comes with an image and, if it has one, its signature")
+        if question.name in self._enclaves or len(self._enclaves) >= MAX_ENCLAVES:
+            raise UsageError(f"{question.name} is loaded already, or too many enclaves are")
+        signature = contents[1] if question.has_signature else None
+        packed = Packed(tee=question.tee, data=contents[0], signature=signature)
+        self._launch(question, self._check(packed))
+
+    def _check(self, packed: Packed) -> Loaded:
+        """Let the device measure and check; then the rules that any TEE's machine has."""
+        if packed.tee != self._device.tee:
+            raise UsageError(f"an image for {packed.tee}; this is a {self._device.tee} device")
+        loaded = self._device.load(packed)
+        if loaded.image.runtime != self._runtime:
+            raise PolicyError(
+                f"built for runtime {loaded.image.runtime.hex()[:16]}, this machine runs "
+                f"{self._runtime.hex()[:16]}",
+                place=loaded.image.module,
+                hint="Python, Broch or a dependency changed since the image was built: build anew",
+            )
+        if loaded.image.debug and not loaded.identity.debug:
+            raise PolicyError("a debug image in a production enclave", place=loaded.image.module)
+        return loaded
+
+    def _launch(self, question: Load, loaded: Loaded) -> None:
+        image = packets.memory_file("broch-image", loaded.image.to_bytes())
+        ring = make_ring()
+        ours, theirs = packets.pair()
+        order = Fork(question.name, question.limits)
+        try:
+            packets.send(
+                self._zygote, msgspec.msgpack.encode(order), (image, *ring, theirs.fileno())
+            )
+            pid = self._forked(question.name)
+            service = DeviceService(
+                self._device,
+                loaded.identity,
+                self._tee.report_data_size,
+                self._tee.seal_bindings[0],
+            )
+            self._services[ours.fileno()] = (ours, service)
+            self._enclaves[question.name] = ours.fileno()
+            self._poller.register(ours, select.POLLIN)
+            reply = LoadedReply(question.name, pid, loaded.identity.measurement.value)
+            packets.send(self._agent, msgspec.msgpack.encode(reply), ring)
+        finally:
+            theirs.close()
+            packets.close_all((image, *ring))
+        for ended in self._early:
+            self._ended(ended)
+        self._early.clear()
+
+    def _forked(self, name: str) -> int:
+        """Wait for the zygote's word on a fork; ends that come first are kept."""
+        while True:
+            report = self._zygote_report()
+            if report is None:
+                raise InternalError("the zygote is gone")
+            if isinstance(report, Forked):
+                assert report.name == name
+                return report.pid
+            self._early.append(report)
+
+    def _zygote_report(self) -> Report | None:
+        packet = packets.receive(self._zygote)
+        return None if packet is None else _report.decode(packet[0])
+
+    def _hear_zygote(self) -> bool:
+        report = self._zygote_report()
+        if report is None:
+            return False
+        if isinstance(report, Ended):
+            self._ended(report)
+        return True
+
+    def _ended(self, report: Ended) -> None:
+        descriptor = self._enclaves.pop(report.name, None)
+        if descriptor is not None:
+            self._hang_up(descriptor)
+        self._say(report)
+
+    def _serve_enclave(self, descriptor: int) -> None:
+        sock, service = self._services[descriptor]
+        try:
+            packet = sock.recv(MAX_PACKET)
+            if packet:
+                sock.send(service.answer(packet))
+                return
+        except OSError:
+            pass
+        self._hang_up(descriptor)
+
+    def _hang_up(self, descriptor: int) -> None:
+        entry = self._services.pop(descriptor, None)
+        if entry is not None:
+            self._poller.unregister(descriptor)
+            entry[0].close()
+
+    def _say(self, answer: Answer) -> None:
+        packets.send(self._agent, msgspec.msgpack.encode(answer))
+
+
+_question: Final = msgspec.msgpack.Decoder(Question)
+_report: Final = msgspec.msgpack.Decoder(Report)
+
+
+def _open_device(spec: MachineSpec) -> tuple[Tee, Device]:
+    folder = Path(spec.folder)
+    tee = registry.find(spec.tee)
+    device = tee.device(
+        DeviceSettings(
+            name=spec.name,
+            secret=device_folder.read_secret(folder),
+            nv=device_folder.FileNonVolatile(folder),
+            now=datetime.now(UTC) - _BEGIN,
+        )
+    )
+    device_folder.save_endorsements(folder, device.endorsements())
+    return tee, device
+
+
+def run(spec: MachineSpec, runtime: bytes, agent: socket.socket) -> None:
+    """Be a machine: fork the zygote while there is no secret yet, then host the device."""
+    ours, theirs = packets.pair()
+    parent = os.getpid()
+    if os.fork() == 0:
+        sandbox.die_with_parent(parent)
+        sandbox.name_process("broch-zygote")
+        ours.close()
+        agent.close()
+        Zygote(theirs).run()
+        os._exit(0)
+    theirs.close()
+    sandbox.name_process(f"device:{spec.name}")
+    sandbox.not_dumpable()
+    try:
+        machine = Machine(spec, runtime, agent, ours)
+    except BrochError as exc:
+        refusal = Refusal("", exc.code, str(exc), exc.hint)
+        packets.send(agent, msgspec.msgpack.encode(refusal))
+        return
+    packets.send(agent, msgspec.msgpack.encode(Ready(os.getpid())))
+    machine.run()
