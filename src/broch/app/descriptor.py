@@ -167,7 +167,7 @@ class Descriptor:
     """A whole application. Only :func:`load` makes one."""
 
     path: Path
-    folder: Path  # absolute; relative paths begin here
+    folder: Path  # absolute, without symbolic links; relative paths begin here
     app: App
     nodes: Mapping[str, Node]
     modules: Mapping[str, ModuleSpec]
@@ -199,7 +199,7 @@ def load(path: Path, *, tees: Collection[str] | None = None) -> Descriptor:
         tees = registry.names()
     root, places = parse(_read(path), path.name)
     problems = root.problems
-    folder = Path(os.path.abspath(path)).parent
+    folder = Path(os.path.realpath(path.parent))
     app = _app(root.table("app", is_required=True))
     node_tables = _named(root, "nodes", "node")
     module_tables = _named(root, "modules", "module")
@@ -210,7 +210,13 @@ def load(path: Path, *, tees: Collection[str] | None = None) -> Descriptor:
     }
     found = [_connection(table, module_tables) for table in root.array("connections")]
     _check_connections(found, problems)
-    policy = _policy(root.table("policy"))
+    policy_table = root.table("policy")
+    policy = Policy(
+        emulated=policy_table.flag("emulated"),
+        debug=policy_table.flag("debug"),
+        unsandboxed=policy_table.flag("unsandboxed"),
+    )
+    policy_table.close()
     run = _run(root.table("run"), module_tables, found)
     report = _report(root.table("report"), module_tables, found)
     root.close()
@@ -385,8 +391,7 @@ def _inside(table: Table, keys: Keys, text: str, folder: Path) -> str | None:
     relative = posixpath.normpath(text)
     is_plain = len(text) <= 255 and "\\" not in text and "\0" not in text
     if is_plain and relative not in (".", "..") and not relative.startswith(("/", "../")):
-        top = os.path.realpath(folder)
-        if os.path.commonpath([top, os.path.realpath(folder / relative)]) == top:
+        if Path(os.path.realpath(folder / relative)).is_relative_to(folder):
             return relative
     problem = f"{describe(text)} is not a path inside the descriptor's folder"
     table.problems.add((*table.keys, *keys), problem)
@@ -423,7 +428,7 @@ def _port_name(
     if not text:
         return None  # noted already
     if not (dot and module and port):
-        slip = nearest(text, [OPERATOR]) if OPERATOR in expected else None
+        slip = nearest(text, [OPERATOR.value]) if OPERATOR in expected else None
         hint = f"did you mean {slip!r}?" if slip else None
         table.wrong(key, f"{key} is {describe(text)}, expected {expected}", hint)
         return None
@@ -464,16 +469,6 @@ def _check_connections(found: Sequence[ConnectionSpec | None], problems: Problem
                 f"first at {problems.place('connections', earlier)}"
             )
             problems.add(("connections", index), problem)
-
-
-def _policy(table: Table) -> Policy:
-    policy = Policy(
-        emulated=table.flag("emulated"),
-        debug=table.flag("debug"),
-        unsandboxed=table.flag("unsandboxed"),
-    )
-    table.close()
-    return policy
 
 
 def _run(table: Table, modules: Collection[str], found: Sequence[ConnectionSpec | None]) -> Run:

@@ -36,7 +36,9 @@ class Place:
 
     def enter(self, key: Key, line: int) -> "Place":
         """The place of ``key`` in here, made with ``line`` if it is new."""
-        return self.inner.setdefault(key, Place(line))
+        if key not in self.inner:
+            self.inner[key] = Place(line)
+        return self.inner[key]
 
     def find(self, *keys: Key) -> "Place":
         """The place of the path ``keys``, or of as much of it as is written."""
@@ -230,9 +232,10 @@ class Table:
         """All keys that are written."""
         return tuple(self._values)
 
-    def text(self, key: str, default: str | None = None) -> str:
+    def text(self, key: str, default: str | None = None, example: str = '"..."') -> str:
         """Text; not empty if required. Gives "" where a problem was noted."""
-        value = self._take(key, (str,), "text", is_required=default is None)
+        needed = example if default is None else None
+        value = self._take(key, (str,), "text", needed)
         if value == "" and default is None:
             self.wrong(key, f"{key} is empty")
         return (default or "") if value is None else str(value)
@@ -264,7 +267,7 @@ class Table:
     def choice(self, key: str, kind: type[_Choice], default: _Choice | None = None) -> _Choice:
         """One of the values of ``kind``."""
         values = [item.value for item in kind]
-        text = self.text(key, default)
+        text = self.text(key, default, " or ".join(f'"{value}"' for value in values))
         if text in values:
             return kind(text)
         if text:
@@ -275,7 +278,7 @@ class Table:
     def texts(self, key: str, *, is_required: bool = False) -> tuple[str, ...]:
         """An array of text, no element twice or empty."""
         expected = "an array of text"
-        items = self._take(key, (list,), expected, is_required=is_required) or []
+        items = self._take(key, (list,), expected, '["..."]' if is_required else None) or []
         if self.has(key) and is_required and items == []:
             self.wrong(key, f"{key} is empty")
         for index, item in enumerate(items):
@@ -289,8 +292,9 @@ class Table:
 
     def table(self, key: str, *, is_required: bool = False) -> "Table":
         """A table inside this one; an empty one when absent."""
-        values = self._take(key, (dict,), "a table", is_required=is_required)
-        return Table(self.problems, (*self.keys, key), values or {})
+        inner = Table(self.problems, (*self.keys, key), {})
+        values = self._take(key, (dict,), "a table", str(inner) if is_required else None)
+        return Table(self.problems, inner.keys, values) if values else inner
 
     def tables(self) -> dict[str, "Table"]:
         """All keys of this table, each of which must hold a table."""
@@ -328,22 +332,23 @@ class Table:
     def __str__(self) -> str:
         path = ".".join(key for key in self.keys if isinstance(key, str))
         if not self.keys:
-            return "the top level"
+            return "the file"
         return f"[[{path}]]" if isinstance(self.keys[-1], int) else f"[{path}]"
 
     def _take(
-        self, key: str, types: tuple[type, ...], expected: str, *, is_required: bool = False
+        self, key: str, types: tuple[type, ...], expected: str, example: str | None = None
     ) -> Any:
+        """The value of ``key``, or None; ``example`` is given for what is required."""
         self._known.append(key)
         if key in self._values:
             value = self._values[key]
             if type(value) in types:  # not isinstance: a boolean is no integer
                 return value
             self.wrong(key, f"{key} is {describe(value)}, expected {expected}")
-        elif is_required:
+        elif example is not None:
             problem = f"missing key {key!r} in {self}"
-            hint = f"[{key}]" if expected == "a table" else f"{key} = ..., {expected}"
-            self.problems.add(self.keys, problem, hint=f"add {hint}", missing_in=self.keys)
+            hint = f"add {example}" if types == (dict,) else f"add {key} = {example}"
+            self.problems.add(self.keys, problem, hint=hint, missing_in=self.keys)
         return None
 
 

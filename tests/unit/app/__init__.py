@@ -1,0 +1,1 @@
+"""Tests of broch.app. A package, since another folder has tests of the same names."""

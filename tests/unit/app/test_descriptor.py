@@ -1,0 +1,680 @@
+"""The descriptor: what it gives, and each of its rules, broken alone."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from broch.app.descriptor import (
+    MAX_DESCRIPTOR,
+    OPERATOR,
+    App,
+    Chart,
+    ConnectionSpec,
+    Descriptor,
+    DeviceKind,
+    HostFunction,
+    Limits,
+    ModuleSpec,
+    Node,
+    Policy,
+    PortName,
+    Report,
+    Restart,
+    Run,
+    load,
+)
+from broch.errors import BrochError, MalformedError, UsageError
+
+TEES = ("keystone", "sgx", "trustzone")
+
+SMALL = """\
+[app]
+name = "irrigation"
+
+[nodes.cloud]
+tee = "sgx"
+device = "emulated"
+
+[modules.controller]
+node = "cloud"
+source = "modules/controller.py"
+"""
+
+# Every table and key that there is; each test of a rule changes one thing in it.
+FULL = """\
+[app]
+name = "irrigation"
+description = "waters a field"
+
+[nodes.cloud]
+tee = "sgx"
+device = "emulated"
+host = "127.0.0.1"
+port = 7001
+
+[nodes.field]
+tee = "trustzone"
+device = "native"
+host = "::1"
+port = 7002
+
+[modules.controller]
+node = "cloud"
+source = "modules/controller.py"
+files = ["data/soil.csv", "data/rain.csv"]
+version = 3
+restart = "always"
+max_restarts = 9
+
+[modules.controller.limits]
+memory_mb = 128
+seconds = 0.5
+
+[modules.controller.ocalls]
+now = "host.py:now"
+
+[modules.valve]
+node = "field"
+source = "modules/valve"
+
+[[connections]]
+from = "controller.command"
+to = "valve.set"
+cipher = "aes-128-gcm"
+
+[[connections]]
+from = "valve.opened"
+to = "operator"
+
+[[connections]]
+from = "operator"
+to = "controller.override"
+
+[run]
+until = "valve.opened"
+
+[policy]
+emulated = true
+debug = true
+unsandboxed = true
+
+[report]
+title = "A season"
+summary = "controller.summary"
+
+[[report.charts]]
+title = "Openings"
+from = "valve.opened"
+x = "day"
+y = ["litres", "minutes"]
+unit = "l"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in (
+        "modules/controller.py",
+        "modules/valve/__init__.py",
+        "data/soil.csv",
+        "data/rain.csv",
+        "host.py",
+    ):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return tmp_path
+
+
+def read(folder: Path, text: str) -> Descriptor:
+    (folder / "app.toml").write_text(text)
+    return load(folder / "app.toml", tees=TEES)
+
+
+def refused(folder: Path, text: str) -> BrochError:
+    with pytest.raises(BrochError) as caught:
+        read(folder, text)
+    return caught.value
+
+
+def change(text: str, old: str, new: str) -> str:
+    assert text.count(old) == 1, f"{old!r} is there {text.count(old)} times"
+    return text.replace(old, new)
+
+
+def line_of(text: str, needle: str) -> int:
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if needle in line]
+    assert len(lines) == 1, f"{needle!r} is on lines {lines}"
+    return lines[0]
+
+
+def test_the_defaults_are_the_strict_ones(folder: Path) -> None:
+    descriptor = read(folder, SMALL)
+    assert descriptor.app == App(name="irrigation", description="")
+    assert descriptor.nodes == {
+        "cloud": Node(name="cloud", tee="sgx", device=DeviceKind.EMULATED, host="127.0.0.1", port=0)
+    }
+    assert descriptor.modules == {
+        "controller": ModuleSpec(
+            name="controller",
+            node="cloud",
+            source=folder / "modules/controller.py",
+            files=(),
+            version=0,
+            restart=Restart.ON_FAILURE,
+            max_restarts=5,
+            limits=Limits(memory_mb=64, seconds=5.0),
+            ocalls={},
+        )
+    }
+    assert descriptor.connections == ()
+    assert descriptor.run == Run(until=None)
+    assert descriptor.policy == Policy(emulated=False, debug=False, unsandboxed=False)
+    assert descriptor.report == Report(title="", summary=None, charts=())
+
+
+def test_everything_that_can_be_said(folder: Path) -> None:
+    descriptor = read(folder, FULL)
+    assert descriptor.path == folder / "app.toml"
+    assert descriptor.folder == folder
+    assert descriptor.app == App(name="irrigation", description="waters a field")
+    assert descriptor.nodes["field"] == Node(
+        name="field", tee="trustzone", device=DeviceKind.NATIVE, host="::1", port=7002
+    )
+    assert descriptor.modules["controller"] == ModuleSpec(
+        name="controller",
+        node="cloud",
+        source=folder / "modules/controller.py",
+        files=("data/soil.csv", "data/rain.csv"),
+        version=3,
+        restart=Restart.ALWAYS,
+        max_restarts=9,
+        limits=Limits(memory_mb=128, seconds=0.5),
+        ocalls={"now": HostFunction(path=folder / "host.py", function="now")},
+    )
+    assert descriptor.modules["valve"].source == folder / "modules/valve"
+    opened = PortName("valve", "opened")
+    assert descriptor.connections == (
+        ConnectionSpec(source=PortName("controller", "command"), target=PortName("valve", "set")),
+        ConnectionSpec(source=opened, target=OPERATOR),
+        ConnectionSpec(source=OPERATOR, target=PortName("controller", "override")),
+    )
+    assert descriptor.connections[0].cipher == "aes-128-gcm"
+    assert descriptor.run == Run(until=opened)
+    assert descriptor.policy == Policy(emulated=True, debug=True, unsandboxed=True)
+    chart = Chart(title="Openings", source=opened, x="day", y=("litres", "minutes"), unit="l")
+    summary = PortName("controller", "summary")
+    assert descriptor.report == Report(title="A season", summary=summary, charts=(chart,))
+
+
+def test_places_for_later_errors(folder: Path) -> None:
+    descriptor = read(folder, FULL)
+    assert descriptor.place("nodes", "cloud", "port") == "app.toml:9"
+    assert descriptor.place("modules", "valve") == f"app.toml:{line_of(FULL, '[modules.valve]')}"
+    to_operator = line_of(FULL, 'to = "operator"')
+    assert descriptor.place("connections", 1, "to") == f"app.toml:{to_operator}"
+    assert descriptor.place("modules", "valve", "limits", "seconds") == descriptor.place(
+        "modules", "valve"
+    )
+
+
+def test_paths_are_relative_to_the_descriptor_wherever_one_stands(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "app.toml").write_text(SMALL)
+    monkeypatch.chdir(folder / "modules")
+    descriptor = load(Path("../app.toml"), tees=TEES)
+    assert descriptor.folder == folder
+    assert descriptor.modules["controller"].source == folder / "modules/controller.py"
+
+
+def test_plain_spellings_of_a_path_are_made_one(folder: Path) -> None:
+    text = change(FULL, '"modules/controller.py"', '"./modules//controller.py"')
+    text = change(text, '"data/soil.csv"', '"./data/../data/soil.csv"')
+    controller = read(folder, text).modules["controller"]
+    assert controller.source == folder / "modules/controller.py"
+    assert controller.files == ("data/soil.csv", "data/rain.csv")
+
+
+@pytest.mark.parametrize(
+    ("host", "given"), [("127.8.9.1", "127.8.9.1"), ("::1", "::1"), ("0:0:0::1", "::1")]
+)
+def test_hosts_are_loopback_addresses_in_their_one_spelling(
+    folder: Path, host: str, given: str
+) -> None:
+    text = change(FULL, 'host = "127.0.0.1"', f'host = "{host}"')
+    assert read(folder, text).nodes["cloud"].host == given
+
+
+def test_two_nodes_may_both_take_any_port(folder: Path) -> None:
+    text = change(FULL, 'host = "::1"\nport = 7002', "")
+    read(folder, change(text, "port = 7001", "port = 0"))
+
+
+def test_two_hosts_may_use_one_port(folder: Path) -> None:
+    read(folder, change(FULL, "port = 7002", "port = 7001"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("memory_mb = 128", "memory_mb = 8"),
+        ("memory_mb = 128", "memory_mb = 4096"),
+        ("seconds = 0.5", "seconds = 3600"),
+        ("seconds = 0.5", "seconds = 0.001"),
+        ("port = 7001", "port = 65535"),
+        ("version = 3", "version = 4294967295"),
+        ("max_restarts = 9", "max_restarts = 0"),
+    ],
+)
+def test_ends_of_ranges(folder: Path, old: str, new: str) -> None:
+    read(folder, change(FULL, old, new))
+
+
+MALFORMED = [
+    # id, what is replaced in FULL, by what, where the error is, message, hint
+    ("app: unknown key", 'description = "w', 'descripton = "w', "descripton",
+     "unknown key 'descripton' in [app]", "did you mean 'description'?"),
+    ("app: no name", 'name = "irrigation"\n', "", "[app]",
+     "missing key 'name' in [app]", 'add name = "..."'),
+    ("app: no such name", '"irrigation"', '"Irrigation"', "Irrigation",
+     "'Irrigation' is not a name",
+     "a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all"),
+    ("app: empty name", '"irrigation"', '""', 'name = ""', "name is empty", None),
+    ("app: type of name", '"irrigation"', "5", "name = 5", "name is 5, expected text", None),
+    ("app: type of description", '"waters a field"', "[]", "description",
+     "description is an array, expected text", None),
+    ("unknown table", "[policy]", "[polcy]", "[polcy]",
+     "unknown key 'polcy' in the file", "did you mean 'policy'?"),
+    ("unknown key far from all", "[policy]", "[zzz]", "[zzz]",
+     "unknown key 'zzz' in the file",
+     "known: app, nodes, modules, connections, policy, run, report"),
+    ("node: unknown key", 'tee = "sgx"', 'tee = "sgx"\nprot = 1', "prot",
+     "unknown key 'prot' in [nodes.cloud]", "did you mean 'port'?"),
+    ("node: slip in a required key", 'tee = "sgx"', 'teee = "sgx"', "teee",
+     "unknown key 'teee' in [nodes.cloud]", "did you mean 'tee'?"),
+    ("node: no tee", 'tee = "sgx"\n', "", "[nodes.cloud]",
+     "missing key 'tee' in [nodes.cloud]", 'add tee = "..."'),
+    ("node: no device", 'device = "emulated"\n', "", "[nodes.cloud]",
+     "missing key 'device' in [nodes.cloud]", 'add device = "emulated" or "native"'),
+    ("node: unknown device", '"native"', '"nativ"', '"nativ"',
+     "device is 'nativ', expected 'emulated' or 'native'", "did you mean 'native'?"),
+    ("node: type of device", '"native"', "true", "device = true",
+     "device is true, expected text", None),
+    ("node: not a table", '[nodes.field]\ntee = "trustzone"\ndevice = "native"\nhost = "::1"\n'
+     "port = 7002", "[nodes]\nfield = 5", "field = 5", "field is 5, expected a table", None),
+    ("node: name", "[nodes.field]", "[nodes.Field]", "[nodes.Field]", "'Field' is not a name",
+     "a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all"),
+    ("node: port too high", "port = 7001", "port = 65536", "65536",
+     "port is 65536, expected an integer from 0 to 65535", None),
+    ("node: port below 0", "port = 7001", "port = -1", "port = -1",
+     "port is -1, expected an integer from 0 to 65535", None),
+    ("node: type of port", "port = 7001", 'port = "7001"', '"7001"',
+     "port is '7001', expected an integer from 0 to 65535", None),
+    ("node: host elsewhere", 'host = "127.0.0.1"', 'host = "10.0.0.1"', "10.0.0.1",
+     "host is '10.0.0.1', expected a loopback address",
+     "agents talk over loopback: write 127.0.0.1 or ::1"),
+    ("node: any host", 'host = "127.0.0.1"', 'host = "0.0.0.0"', "0.0.0.0",
+     "host is '0.0.0.0', expected a loopback address",
+     "agents talk over loopback: write 127.0.0.1 or ::1"),
+    ("node: host by name", 'host = "127.0.0.1"', 'host = "localhost"', "localhost",
+     "host is 'localhost', expected a loopback address",
+     "agents talk over loopback: write 127.0.0.1 or ::1"),
+    ("node: host with a scope", 'host = "127.0.0.1"', 'host = "::1%lo"', "::1%lo",
+     "host is '::1%lo', expected a loopback address",
+     "agents talk over loopback: write 127.0.0.1 or ::1"),
+    ("node: mapped host", 'host = "127.0.0.1"', 'host = "::ffff:127.0.0.1"', "::ffff",
+     "host is '::ffff:127.0.0.1', expected a loopback address",
+     "agents talk over loopback: write 127.0.0.1 or ::1"),
+    ("nodes: one address twice", 'host = "::1"\nport = 7002', "port = 7_001", "port = 7_001",
+     "nodes cloud and field both listen on 127.0.0.1:7001", "port = 0 takes any free port"),
+    ("module: unknown key", "version = 3", "verson = 3", "verson",
+     "unknown key 'verson' in [modules.controller]", "did you mean 'version'?"),
+    ("module: name", "[modules.valve]", "[modules.'va.lve']", "va.lve", "'va.lve' is not a name",
+     "a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all"),
+    ("module: called operator", "[modules.valve]", "[modules.operator]", "[modules.operator]",
+     "a module cannot be called 'operator'",
+     "'operator' names the one who runs the application"),
+    ("module: no node", 'node = "cloud"\n', "", "[modules.controller]",
+     "missing key 'node' in [modules.controller]", 'add node = "..."'),
+    ("module: unknown node", 'node = "cloud"', 'node = "clod"', '"clod"',
+     "there is no node 'clod'", "did you mean 'cloud'?"),
+    ("module: no source", 'source = "modules/valve"\n', "", "[modules.valve]",
+     "missing key 'source' in [modules.valve]", 'add source = "..."'),
+    ("module: source outside", '"modules/valve"', '"../valve.py"', "../valve.py",
+     "'../valve.py' is not a path inside the descriptor's folder", None),
+    ("module: source absolute", '"modules/valve"', '"/valve.py"', "/valve.py",
+     "'/valve.py' is not a path inside the descriptor's folder", None),
+    ("module: source is the folder", '"modules/valve"', '"."', 'source = "."',
+     "'.' is not a path inside the descriptor's folder", None),
+    ("module: source with NUL", '"modules/valve"', '"a\\u0000.py"', "u0000",
+     "'a\\x00.py' is not a path inside the descriptor's folder", None),
+    ("module: source with a backslash", '"modules/valve"', "'a\\b.py'", "'a\\b.py'",
+     "'a\\\\b.py' is not a path inside the descriptor's folder", None),
+    ("module: source is no Python", '"modules/valve"', '"data/soil.csv"',
+     'source = "data/soil.csv"',
+     "source is 'data/soil.csv', expected a .py file or a folder with __init__.py", None),
+    ("module: type of files", '["data/soil.csv", "data/rain.csv"]', '"data/soil.csv"', "files",
+     "files is 'data/soil.csv', expected an array of text", None),
+    ("module: type of a file", '"data/rain.csv"]', "\n7]", "7]",
+     "files holds 7, expected an array of text", None),
+    ("module: file twice", '"data/rain.csv"]', '\n"data/soil.csv"]', '"data/soil.csv"]',
+     "files holds 'data/soil.csv' twice", None),
+    ("module: file outside", '"data/rain.csv"]', '\n"../x"]', '"../x"]',
+     "'../x' is not a path inside the descriptor's folder", None),
+    ("module: version too high", "version = 3", "version = 4294967296", "version",
+     "version is 4294967296, expected an integer from 0 to 4294967295", None),
+    ("module: type of version", "version = 3", "version = 3.0", "version",
+     "version is 3.0, expected an integer from 0 to 4294967295", None),
+    ("module: restart", '"always"', '"onfailure"', '"onfailure"',
+     "restart is 'onfailure', expected 'never' or 'on-failure' or 'always'",
+     "did you mean 'on-failure'?"),
+    ("module: max_restarts", "max_restarts = 9", "max_restarts = -1", "max_restarts",
+     "max_restarts is -1, expected an integer from 0 to 1000", None),
+    ("limits: unknown key", "memory_mb = 128", "memory = 128", "memory = 128",
+     "unknown key 'memory' in [modules.controller.limits]", "did you mean 'memory_mb'?"),
+    ("limits: little memory", "memory_mb = 128", "memory_mb = 7", "memory_mb",
+     "memory_mb is 7, expected an integer from 8 to 4096", None),
+    ("limits: much memory", "memory_mb = 128", "memory_mb = 4097", "memory_mb",
+     "memory_mb is 4097, expected an integer from 8 to 4096", None),
+    ("limits: no time", "seconds = 0.5", "seconds = 0", "seconds",
+     "seconds is 0, expected a number above 0, up to 3600", None),
+    ("limits: much time", "seconds = 0.5", "seconds = 3600.1", "seconds",
+     "seconds is 3600.1, expected a number above 0, up to 3600", None),
+    ("limits: not a table", "[modules.controller.limits]\nmemory_mb = 128\nseconds = 0.5",
+     "limits = 5", "limits = 5", "limits is 5, expected a table", None),
+    ("ocall: no function", '"host.py:now"', '"host.py"', "host.py",
+     "now is 'host.py', expected a function of a file", 'write now = "path.py:function"'),
+    ("ocall: no identifier", '"host.py:now"', '"host.py:n-w"', "host.py",
+     "now is 'host.py:n-w', expected a function of a file", 'write now = "path.py:function"'),
+    ("ocall: no Python", '"host.py:now"', '"host.sh:now"', "host.sh",
+     "now is 'host.sh:now', expected a function of a file", 'write now = "path.py:function"'),
+    ("ocall: type", '"host.py:now"', "1", "now = 1", "now is 1, expected text", None),
+    ("ocall: outside", '"host.py:now"', '"../host.py:now"', "host.py",
+     "'../host.py' is not a path inside the descriptor's folder", None),
+    ("connection: unknown key", 'cipher = "aes-128-gcm"', 'ciper = "aes-128-gcm"', "ciper",
+     "unknown key 'ciper' in [[connections]]", "did you mean 'cipher'?"),
+    ("connection: no port", '"valve.set"', '"valve"', 'to = "valve"',
+     "to is 'valve', expected 'MODULE.PORT' or 'operator'", None),
+    ("connection: slip in operator", 'to = "operator"', 'to = "opertor"', '"opertor"',
+     "to is 'opertor', expected 'MODULE.PORT' or 'operator'", "did you mean 'operator'?"),
+    ("connection: empty port", '"valve.set"', '"valve."', 'to = "valve."',
+     "to is 'valve.', expected 'MODULE.PORT' or 'operator'", None),
+    ("connection: unknown module", '"controller.command"', '"contoller.command"', "contoller",
+     "there is no module 'contoller'", "did you mean 'controller'?"),
+    ("connection: to its own module", '"valve.set"', '"controller.set"', '"controller.set"',
+     "connects module controller to itself", None),
+    ("connection: operator to itself", 'to = "controller.override"', 'to =  "operator"',
+     'to =  "operator"', "connects the operator to itself", None),
+    ("connection: type", "[[connections]]\nfrom = \"operator\"\nto = \"controller.override\"",
+     "[[conections]]", "[[conections]]", "unknown key 'conections' in the file",
+     "did you mean 'connections'?"),
+    ("run: unknown key", "until =", "untill =", "untill",
+     "unknown key 'untill' in [run]", "did you mean 'until'?"),
+    ("run: form", 'until = "valve.opened"', 'until = "operator"', "until",
+     "until is 'operator', expected 'MODULE.PORT'", None),
+    ("run: empty", 'until = "valve.opened"', 'until = ""', "until", "until is empty", None),
+    ("run: unknown module", 'until = "valve.opened"', 'until = "valv.opened"', "until",
+     "there is no module 'valv'", "did you mean 'valve'?"),
+    ("run: slip in the output", 'until = "valve.opened"', 'until = "valve.openned"', "until",
+     "'valve.openned' is not connected to the operator", "did you mean 'valve.opened'?"),
+    ("run: output that the operator does not see", 'until = "valve.opened"',
+     'until = "controller.x"', "until", "'controller.x' is not connected to the operator",
+     'add [[connections]] with from = "controller.x" and to = "operator"'),
+    ("policy: unknown key", "debug = true", "debugg = true", "debugg",
+     "unknown key 'debugg' in [policy]", "did you mean 'debug'?"),
+    ("policy: type", "unsandboxed = true", 'unsandboxed = "yes"', "unsandboxed",
+     "unsandboxed is 'yes', expected true or false", None),
+    ("policy: a number is no boolean", "emulated = true", "emulated = 1", "emulated = 1",
+     "emulated is 1, expected true or false", None),
+    ("report: unknown key", 'title = "A season"', 'titel = "A season"', "titel",
+     "unknown key 'titel' in [report]", "did you mean 'title'?"),
+    ("report: summary's form", '"controller.summary"', '"controller"', "summary",
+     "summary is 'controller', expected 'MODULE.PORT'", None),
+    ("report: summary's module", '"controller.summary"', '"controler.summary"', "summary",
+     "there is no module 'controler'", "did you mean 'controller'?"),
+    ("chart: unknown key", 'unit = "l"', 'units = "l"', "units",
+     "unknown key 'units' in [[report.charts]]", "did you mean 'unit'?"),
+    ("chart: no title", 'title = "Openings"\n', "", "[[report.charts]]",
+     "missing key 'title' in [[report.charts]]", 'add title = "..."'),
+    ("chart: no x", 'x = "day"\n', "", "[[report.charts]]",
+     "missing key 'x' in [[report.charts]]", 'add x = "..."'),
+    ("chart: no y", 'y = ["litres", "minutes"]\n', "", "[[report.charts]]",
+     "missing key 'y' in [[report.charts]]", 'add y = ["..."]'),
+    ("chart: empty y", 'y = ["litres", "minutes"]', "y = []", "y = []", "y is empty", None),
+    ("chart: output that the operator does not see", 'from = "valve.opened"\nx',
+     'from = "valve.closed"\nx', "valve.closed",
+     "'valve.closed' is not connected to the operator",
+     "did you mean 'valve.opened'?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "message", "hint"),
+    [pytest.param(*rule[1:], id=rule[0]) for rule in MALFORMED],
+)
+def test_each_rule(
+    folder: Path, old: str, new: str, where: str, message: str, hint: str | None
+) -> None:
+    text = change(FULL, old, new)
+    error = refused(folder, text)
+    assert type(error) is MalformedError
+    assert error.exit_code == 3
+    place = f"app.toml:{line_of(text, where)}"
+    assert (error.place, error.message, error.hint) == (place, message, hint)
+
+
+MISSING_FILES = [
+    ("source", '"modules/controller.py"', '"modules/control.py"', "modules/control.py",
+     "there is no file 'modules/control.py'"),
+    ("source folder", '"modules/valve"', '"modules"', 'source = "modules"',
+     "the folder 'modules' has no __init__.py"),
+    ("more files", '"data/rain.csv"]', '\n"data/snow.csv"]', "snow",
+     "there is no file 'data/snow.csv'"),
+    ("ocall", '"host.py:now"', '"hosts.py:now"', "hosts.py", "there is no file 'hosts.py'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "message"),
+    [pytest.param(*rule[1:], id=rule[0]) for rule in MISSING_FILES],
+)
+def test_a_missing_file_is_an_error_of_usage(
+    folder: Path, old: str, new: str, where: str, message: str
+) -> None:
+    text = change(FULL, old, new)
+    error = refused(folder, text)
+    assert type(error) is UsageError
+    assert error.exit_code == 2
+    assert (error.place, error.message) == (f"app.toml:{line_of(text, where)}", message)
+
+
+@pytest.mark.parametrize(
+    ("tee", "hint"),
+    [
+        ("sgxx", "did you mean 'sgx'? installed TEEs: keystone, sgx, trustzone"),
+        ("pluton", "installed TEEs: keystone, sgx, trustzone"),
+    ],
+)
+def test_an_unknown_tee_is_an_error_of_usage(folder: Path, tee: str, hint: str) -> None:
+    error = refused(folder, change(FULL, 'tee = "sgx"', f'tee = "{tee}"'))
+    assert type(error) is UsageError
+    assert (error.place, error.message) == ("app.toml:6", f"unknown TEE '{tee}'")
+    assert error.hint == hint
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n"], ids=["empty", "comment"])
+def test_an_empty_descriptor_lacks_its_app(folder: Path, text: str) -> None:
+    error = refused(folder, text)
+    assert type(error) is MalformedError
+    assert (error.place, error.message) == ("app.toml:1", "missing key 'app' in the file")
+    assert error.hint == "add [app]"
+
+
+@pytest.mark.parametrize(
+    ("paragraphs", "what"), [([0], "node"), ([0, 1], "module")], ids=["node", "module"]
+)
+def test_at_least_one_node_and_one_module(folder: Path, paragraphs: list[int], what: str) -> None:
+    parts = SMALL.split("\n\n")
+    error = refused(folder, "\n\n".join(parts[index] for index in paragraphs))
+    assert type(error) is MalformedError
+    assert (error.place, error.message) == ("app.toml:1", f"there is no {what}")
+    assert error.hint == f"add [{what}s.NAME]"
+
+
+@pytest.mark.parametrize("key", ["from", "to"])
+def test_a_connection_has_both_ends(folder: Path, key: str) -> None:
+    ends = {"from": "controller.log", "to": "operator"}
+    del ends[key]
+    lines = [f'{name} = "{value}"' for name, value in ends.items()]
+    error = refused(folder, FULL + "\n".join(["", "[[connections]]", *lines]))
+    assert type(error) is MalformedError
+    assert error.place == f"app.toml:{len(FULL.splitlines()) + 2}"
+    assert error.message == f"missing key {key!r} in [[connections]]"
+    assert error.hint == f'add {key} = "..."'
+
+
+def test_an_empty_table_of_modules_is_placed_there(folder: Path) -> None:
+    error = refused(folder, SMALL.partition("[modules")[0] + "[modules]\n")
+    assert (error.place, error.message) == ("app.toml:8", "there is no module")
+
+
+def test_a_connection_that_is_there_already(folder: Path) -> None:
+    again = '\n[[connections]]\n\nto = "operator"\nfrom = "valve.opened"\n'
+    error = refused(folder, FULL + again)
+    assert type(error) is MalformedError
+    assert error.place == f"app.toml:{len(FULL.splitlines()) + 2}"
+    first = line_of(FULL, 'to = "operator"') - 2
+    assert error.message == (
+        f"valve.opened is connected to operator twice, first at app.toml:{first}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{from = 'valve.a', to = 'operator'}", "connections is a table, expected tables that"),
+        ("[3]", "connections holds 3, expected tables that begin with [[connections]]"),
+    ],
+)
+def test_connections_are_an_array_of_tables(folder: Path, value: str, message: str) -> None:
+    error = refused(folder, f"connections = {value}\n" + SMALL)
+    assert error.place == "app.toml:1"
+    assert error.message.startswith(message)
+
+
+def test_inline_tables_mean_the_same(folder: Path) -> None:
+    inline = """
+    app.name = "irrigation"
+    nodes = {cloud = {tee = "sgx", device = "emulated"}}
+    modules.controller = {node = "cloud", source = "modules/controller.py"}
+    """
+    one, other = read(folder, SMALL), read(folder, inline)
+    assert one == other
+    assert other.place("modules", "controller", "source") == "app.toml:4"
+
+
+def test_the_first_problem_in_the_file_is_the_one_reported(folder: Path) -> None:
+    text = change(FULL, 'to = "valve.set"', 'to = "vale.set"')
+    text = change(text, "debug = true", "debug = 3")
+    assert refused(folder, text).message == "there is no module 'vale'"
+    text = change(text, 'node = "field"', 'node = "feld"')
+    assert refused(folder, text).message == "there is no node 'feld'"
+    policy = "[policy]\nemulated = true\ndebug = 3\nunsandboxed = true\n"
+    text = policy + change(text, policy, "")  # the order of the file, not of the reader
+    assert refused(folder, text).message == "debug is 3, expected true or false"
+
+
+def test_a_wrong_connection_is_not_reported_as_a_missing_one(folder: Path) -> None:
+    text = change(FULL, 'until = "valve.opened"\n', "")
+    text = '[run]\nuntil = "valve.opened"\n' + change(text, "[run]\n", "")
+    text = change(text, 'to = "operator"', "to = 5")
+    assert refused(folder, text).message == "to is 5, expected text"
+
+
+def test_toml_errors_name_the_line(folder: Path) -> None:
+    error = refused(folder, change(SMALL, 'tee = "sgx"', "tee sgx"))
+    assert type(error) is MalformedError
+    assert error.place == "app.toml:5"
+    assert error.message.startswith("not TOML: Expected '=' after a key")
+
+
+def test_what_is_not_utf8_names_the_line(folder: Path) -> None:
+    (folder / "app.toml").write_bytes(SMALL.encode() + b"# \xff\n")
+    with pytest.raises(MalformedError) as caught:
+        load(folder / "app.toml", tees=TEES)
+    assert (caught.value.place, caught.value.message) == ("app.toml:11", "not UTF-8: byte 0xff")
+
+
+def test_a_descriptor_that_is_too_long(folder: Path) -> None:
+    (folder / "app.toml").write_text("#" * (MAX_DESCRIPTOR + 1))
+    with pytest.raises(MalformedError, match="longer than 1048576 bytes"):
+        load(folder / "app.toml", tees=TEES)
+
+
+def test_no_such_descriptor(folder: Path) -> None:
+    path = folder / "app.toml"
+    with pytest.raises(UsageError) as caught:
+        load(path, tees=TEES)
+    assert caught.value.exit_code == 2
+    assert caught.value.place == str(path)
+    assert caught.value.message == "cannot read the descriptor: No such file or directory"
+
+
+def test_a_folder_is_no_descriptor(folder: Path) -> None:
+    (folder / "app.toml").write_text(SMALL)
+    with pytest.raises(UsageError) as caught:
+        load(folder, tees=TEES)
+    assert caught.value.message == "is a folder, not a descriptor"
+    assert caught.value.hint == f"name the file: {folder / 'app.toml'}"
+    with pytest.raises(UsageError) as caught:
+        load(folder / "data", tees=TEES)
+    assert caught.value.hint is None
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"], ids=["too long", "NUL"])
+def test_paths_that_no_system_has(folder: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot read the descriptor"):
+        load(folder / name, tees=TEES)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param('"modules/valve"', '"link.py"', id="source"),
+        pytest.param('"data/rain.csv"', '"link.py"', id="file"),
+        pytest.param('"host.py:now"', '"link.py:now"', id="ocall"),
+    ],
+)
+def test_symbolic_links_do_not_lead_out(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, old: str, new: str
+) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "secret.py"
+    outside.touch()
+    (folder / "link.py").symlink_to(outside)
+    error = refused(folder, change(FULL, old, new))
+    assert type(error) is MalformedError
+    assert error.message == "'link.py' is not a path inside the descriptor's folder"
+
+
+def test_symbolic_links_inside_are_fine(folder: Path) -> None:
+    (folder / "link.py").symlink_to(folder / "host.py")
+    read(folder, change(FULL, '"modules/valve"', '"link.py"'))
+
+
+def test_the_folder_itself_may_be_reached_by_a_link(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (folder / "app.toml").write_text(FULL)
+    link = tmp_path_factory.mktemp("links") / "app"
+    link.symlink_to(folder)
+    assert load(link / "app.toml", tees=TEES).folder == Path(os.path.realpath(folder))
+
+
+def test_the_installed_tees_are_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "app.toml").write_text(SMALL)
+    monkeypatch.setattr("broch.tee.registry.names", lambda: ("pluton",))
+    with pytest.raises(UsageError) as caught:
+        load(folder / "app.toml")
+    assert caught.value.hint == "installed TEEs: pluton"
