@@ -1,0 +1,97 @@
+"""Is this SGX evidence authentic? DCAP quotes of version 3 (steps of :mod:`..dcap.platform`)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from broch.errors import DecodeError
+from broch.tee.contract import Claims, Endorsements
+from broch.tee.dcap import platform, trust
+from broch.tee.dcap.platform import Verdict
+from broch.tee.dcap.quote import HEADER_SIZE, TEE_SGX, Header, Quote
+from broch.tee.dcap.report import BODY_SIZE, ReportBody
+from broch.tee.dcap.trust import Trusted
+
+VERSION: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SgxClaims(Claims):
+    """Claims of a verified quote, with what only SGX has."""
+
+    report: ReportBody
+    tcb: Verdict
+    platform: Trusted
+
+
+def parse(evidence: bytes) -> Quote:
+    """(1) A quote of version 3 about an SGX enclave.
+
+    Raises:
+        DecodeError: not one.
+    """
+    if len(evidence) < HEADER_SIZE:
+        raise DecodeError(len(evidence), "shorter than its header", what="quote")
+    header = Header.from_bytes(evidence[:HEADER_SIZE])
+    platform.check_header(header, versions=(VERSION,), tee_type=TEE_SGX)
+    return Quote.from_bytes(evidence, body_size=BODY_SIZE, wrapped=False)
+
+
+def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SgxClaims:
+    """Decide whether ``evidence`` is authentic ``at`` that time.
+
+    A debug enclave and a platform with a bad TCB status are authentic; both are claims.
+
+    Raises:
+        DecodeError: not a quote, or collateral that cannot be read.
+        UntrustedError: a signature, certificate or endorsement does not hold.
+        UndecidedError: an endorsement is missing.
+    """
+    # (1) Parse strictly.
+    quote = parse(evidence)
+    chain = platform.pck_chain(quote.certification)
+    body = ReportBody.from_bytes(quote.body)
+    # (2)-(5) Certificates, revocation, TCB info, QE identity.
+    trusted = trust.establish(chain, endorsements, at)
+    platform.check_tcb_info(trusted, "SGX")
+    # (6) The quoting enclave.
+    qe_report = platform.check_qe(quote, trusted, identity="QE")
+    # (7) The quote itself. Only now is the body believed.
+    platform.check_signature(quote)
+    # (8) is TDX's. (9), (10) TCB levels.
+    verdict = platform.judge(trusted, qe_report, platform.match_level(trusted))
+    # (11) is policy, and not asked here.
+    return SgxClaims(
+        tee="sgx",
+        measurement=body.mrenclave,
+        signer=body.mrsigner,
+        report_data=body.reportdata,
+        debug=body.debug,
+        emulated=trusted.emulated,
+        version=body.isvsvn,
+        product_id=body.isvprodid,
+        details=_details(body, verdict, trusted),
+        report=body,
+        tcb=verdict,
+        platform=trusted,
+    )
+
+
+def _details(body: ReportBody, verdict: Verdict, trusted: Trusted) -> dict[str, str]:
+    return {
+        "tcb_status": verdict.status.value,
+        "platform_tcb_status": verdict.platform.value,
+        "qe_tcb_status": verdict.qe.value,
+        "advisory_ids": ",".join(verdict.advisories),
+        "tcb_date": verdict.date.strftime("%Y-%m-%d") if verdict.date else "",
+        "tcb_evaluation_data_number": str(verdict.evaluation_number),
+        "root": trusted.root_name,
+        "pck_ca": trusted.pck_ca,
+        "fmspc": trusted.pck.fmspc.hex(),
+        "pceid": trusted.pck.pceid.hex(),
+        "ppid": trusted.pck.ppid.hex(),
+        "attributes": f"{body.flags:016x}",
+        "xfrm": f"{body.xfrm:016x}",
+        "miscselect": f"{body.miscselect:08x}",
+        "cpusvn": body.cpusvn.hex(),
+    }
