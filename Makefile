@@ -7,9 +7,15 @@ PYTHON ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 DATA := vega-datasets==0.9.0
 
-# An environment that was moved or copied has scripts that point to its old place: make it anew.
+# An environment that was moved or copied has scripts that point to its old place: it is made anew.
 ifneq ($(shell cat $(VENV)/.place 2>/dev/null),$(CURDIR))
 $(VENV)/.place: anew
+endif
+# So is one that was made by another Python than the one that is named now.
+ifneq ($(PYTHON),)
+ifneq ($(shell cat $(VENV)/.python 2>/dev/null),$(PYTHON))
+$(VENV)/.place: anew
+endif
 endif
 
 .PHONY: help demo test slow lint format types bench clean anew
@@ -58,6 +64,7 @@ clean:
 
 $(VENV)/.place: tools/bootstrap.py
 	@python=$$(tools/find_python.sh "$(PYTHON)") && "$$python" tools/bootstrap.py $(VENV)
+	@echo "$(PYTHON)" > $(VENV)/.python
 	@echo "$(CURDIR)" > $@
 
 $(VENV)/.broch: $(VENV)/.place pyproject.toml
