@@ -199,7 +199,7 @@ def load(path: Path, *, tees: Collection[str] | None = None) -> Descriptor:
         tees = registry.names()
     root, places = parse(_read(path), path.name)
     problems = root.problems
-    folder = Path(os.path.realpath(path.parent))
+    folder = _real(path.parent)
     app = _app(root.table("app", is_required=True))
     node_tables = _named(root, "nodes", "node")
     module_tables = _named(root, "modules", "module")
@@ -390,12 +390,17 @@ def _inside(table: Table, keys: Keys, text: str, folder: Path) -> str | None:
     """``text`` as a plain path below ``folder``, where symbolic links may not lead out of."""
     relative = posixpath.normpath(text)
     is_plain = len(text) <= 255 and "\\" not in text and "\0" not in text
-    if is_plain and relative not in (".", "..") and not relative.startswith(("/", "../")):
-        if Path(os.path.realpath(folder / relative)).is_relative_to(folder):
-            return relative
+    is_below = relative not in (".", "..") and not relative.startswith(("/", "../"))
+    if is_plain and is_below and _real(folder / relative).is_relative_to(folder):
+        return relative
     problem = f"{describe(text)} is not a path inside the descriptor's folder"
     table.problems.add((*table.keys, *keys), problem)
     return None
+
+
+def _real(path: Path) -> Path:
+    """Absolute and without symbolic links; unlike Path.resolve, never fails."""
+    return Path(os.path.realpath(path))
 
 
 def _host_function(table: Table, key: str, folder: Path) -> HostFunction:

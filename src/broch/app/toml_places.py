@@ -198,7 +198,8 @@ class Problems:
         is_late = missing_in is not None
         where = self._root.find(*(keys if missing_in is None else missing_in))
         line = where.end() if is_late else where.line
-        error = kind(message, place=self.place(*keys), hint=hint)
+        hint = None if hint is None else _printable(hint)
+        error = kind(_printable(message), place=self.place(*keys), hint=hint)
         self._found.append((line, is_late, len(self._found), error))
 
     def __len__(self) -> int:
@@ -383,11 +384,16 @@ def _locate(message: str, text: str) -> tuple[str, int]:
     return "a number that is too long", text.count("\n", 0, number.start() if number else 0) + 1
 
 
+def _printable(text: str) -> str:
+    """``text``, which may quote keys of the file, with control characters escaped."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 _SPELLED: Final = {list: "an array", dict: "a table", int: "a huge integer"}
 
 
 def describe(value: object) -> str:
-    """A value for a message: short, and with control characters escaped."""
+    """A value for a message, short."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

@@ -311,9 +311,15 @@ def _check_chart(
         problems.add((*keys, "from"), problem)
         return
     fields = port.argument["fields"]
-    places: list[tuple[Keys, str]] = [((*keys, "x"), chart.x)]
-    places += [((*keys, "y", index), name) for index, name in enumerate(chart.y)]
-    for place, name in places:
+    named = [((*keys, "x"), chart.x), *(((*keys, "y", i), y) for i, y in enumerate(chart.y))]
+    for place, name in named:
         if name not in fields:
             problem = f"{spell(port.argument)} has no field {describe(name)}"
             problems.add(place, problem, hint=near(name, fields))
+        elif place[-1] != "x" and not _is_number(fields[name]):
+            problem = f"{name} is {spell(fields[name])}, expected a number to draw"
+            problems.add(place, problem)
+
+
+def _is_number(shape: Shape) -> bool:
+    return shape["type"] in ("int", "float", "bool")
