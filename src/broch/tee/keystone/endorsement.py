@@ -145,13 +145,8 @@ def check_endorsement(data: bytes, anchors: tuple[bytes, ...]) -> Endorsed:
     statement, payload, signature = _decode(data)
     if not anchors:
         raise UndecidedError("no anchor is given to check a Keystone endorsement with")
-    for der in anchors:
-        try:
-            root = x509.load_der_x509_certificate(der)
-            public = root.public_key()
-        except (ValueError, x509.UnsupportedGeneralNameType) as exc:
-            raise DecodeError(0, f"not an X.509 certificate: {exc}", what="anchor") from None
-        if isinstance(public, ec.EllipticCurvePublicKey) and _is_signed(public, payload, signature):
+    for root in [_load_anchor(der) for der in anchors]:
+        if _is_signed(root.public_key(), payload, signature):
             return Endorsed(
                 statement=statement,
                 root=_common_name(root),
@@ -161,7 +156,19 @@ def check_endorsement(data: bytes, anchors: tuple[bytes, ...]) -> Endorsed:
     raise UntrustedError("no anchor signed the endorsement of this Keystone device")
 
 
-def _is_signed(public: ec.EllipticCurvePublicKey, payload: bytes, signature: bytes) -> bool:
+def _load_anchor(der: bytes) -> x509.Certificate:
+    try:
+        root = x509.load_der_x509_certificate(der)
+        # These are decoded only when they are asked for, and then they raise.
+        _ = root.public_key(), root.subject, root.not_valid_before_utc, root.not_valid_after_utc
+    except Exception as exc:  # noqa: BLE001  (it raises several unrelated classes)
+        raise DecodeError(0, f"not an X.509 certificate: {exc}", what="anchor") from None
+    return root
+
+
+def _is_signed(public: object, payload: bytes, signature: bytes) -> bool:
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        return False
     if not isinstance(public.curve, ec.SECP256R1):
         return False
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")

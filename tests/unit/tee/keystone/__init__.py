@@ -1,0 +1,1 @@
+"""Keystone behind the contract."""
