@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -171,8 +171,9 @@ _SIGNS_ONLY: Final = x509.KeyUsage(
 def _load(what: str, der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
-        # Both are decoded only when they are asked for, and then they raise.
-        _ = certificate.public_key(), certificate.extensions
+        # These are decoded only when they are asked for, and then they raise.
+        _ = certificate.public_key(), certificate.extensions, certificate.subject
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except Exception as exc:  # noqa: BLE001  (it raises several unrelated classes)
         raise DecodeError(0, f"not an X.509 certificate: {exc}", what=what) from None
     if certificate.public_bytes(Encoding.DER) != der:
@@ -186,7 +187,7 @@ def _is_issued(certificate: x509.Certificate, root: x509.Certificate) -> bool:
         return False
     try:
         certificate.verify_directly_issued_by(root)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
     return True
 
