@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broch.app.descriptor import Descriptor, load
@@ -15,6 +15,8 @@ from broch.app.toml_places import Place, find_places, parse
 from broch.app.wiring import ConnectionKind, End, wire
 from broch.errors import BrochError, MalformedError
 from broch.image import Interface, Port, PortKind, Shape, fits
+
+calm = settings(deadline=None)  # a busy machine is no failure
 
 FULL = """\
 [app]
@@ -170,6 +172,7 @@ def _named(place: Place) -> Iterator[tuple[str, Place]]:
         yield from _named(inner)
 
 
+@calm
 @given(documents())
 def test_places_have_the_structure_and_the_lines_of_the_text(text: str) -> None:
     values = tomllib.loads(text)
@@ -186,6 +189,7 @@ def test_places_have_the_structure_and_the_lines_of_the_text(text: str) -> None:
         assert place.line == (headers or mentions)[0]
 
 
+@calm
 @given(documents())
 def test_lines_lie_in_the_file_and_rise_inwards(text: str) -> None:
     root = find_places(text)
@@ -239,6 +243,7 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+@calm
 @given(text=damaged())
 @example(text=FULL)
 @example(text=FULL.replace("[nodes.cloud]", '[nodes."\\u001b"]'))
@@ -253,16 +258,19 @@ def test_a_damaged_descriptor_is_refused_with_its_line(folder: Path, text: str) 
     _load(folder, _utf8(text))
 
 
+@calm
 @given(pieces=st.lists(st.sampled_from([*_PIECES, *FULL.splitlines(keepends=True)]), max_size=30))
 def test_soup_is_refused_with_its_line(folder: Path, pieces: list[str]) -> None:
     _load(folder, _utf8("".join(pieces)))
 
 
+@calm
 @given(data=st.binary(max_size=60))
 def test_bytes_are_refused_with_their_line(folder: Path, data: bytes) -> None:
     _load(folder, data)
 
 
+@calm
 @given(text=damaged())
 def test_places_of_whatever_tomllib_accepts(text: str) -> None:
     try:
@@ -275,49 +283,61 @@ def test_places_of_whatever_tomllib_accepts(text: str) -> None:
 
 # --- wiring ---
 
-_SHAPES: st.SearchStrategy[Shape] = st.sampled_from(
-    [
-        {"type": "int"},
-        {"type": "dict", "values": {"type": "str"}},
-        {"type": "struct", "name": "A", "fields": {"day": {"type": "int"}}, "required": ["day"]},
-        {"type": "struct", "name": "B", "fields": {"day": {"type": "int"}}, "required": ["day"]},
-        {"type": "struct", "name": "C", "fields": {}, "required": []},
-    ]
-)
+_DAY = {"type": "struct", "name": "A", "fields": {"day": {"type": "int"}}, "required": ["day"]}
+_SHAPES: st.SearchStrategy[Shape] = st.sampled_from([_DAY, {**_DAY, "name": "B"}, {"type": "int"}])
+_KINDS = st.sampled_from([*PortKind, PortKind.OUTPUT, PortKind.INPUT, PortKind.HANDLER])
 _NAMES = ["a", "b", "c", "dd"]
+_ENDS = [f"{module}.{port}" for module in ("one", "two") for port in _NAMES]
 
 
 @st.composite
 def interfaces(draw: st.DrawFn) -> Interface:
-    ports = []
-    for name in draw(st.lists(st.sampled_from(_NAMES), unique=True)):
-        kind = draw(st.sampled_from(list(PortKind)))
-        result = draw(st.none() | _SHAPES)
-        ports.append(Port(kind=kind, name=name, argument=draw(_SHAPES), result=result))
-    return Interface(tuple(ports))
+    def port(name: str) -> Port:
+        return Port(kind=draw(_KINDS), name=name, argument=draw(_SHAPES), result=_DAY)
+
+    return Interface(tuple(port(name) for name in draw(st.permutations(_NAMES))))
 
 
-_ENDS = st.sampled_from(["operator", *(f"{m}.{p}" for m in ("one", "two") for p in _NAMES)])
+@st.composite
+def connections(draw: st.DrawFn, modules: dict[str, Interface]) -> list[tuple[str, str]]:
+    """Pairs of ends, most of which fit."""
+    by_kind: dict[PortKind, list[str]] = {kind: [] for kind in PortKind}
+    for module, interface in modules.items():
+        for port in interface.ports:
+            by_kind[port.kind].append(f"{module}.{port.name}")
+    outputs = [output for output in by_kind[PortKind.OUTPUT] if draw(_BOOLEANS)]
+    pairs = []
+    for source in [*by_kind[PortKind.REQUEST], *outputs, "operator"]:
+        is_request = source in by_kind[PortKind.REQUEST]
+        targets = (
+            by_kind[PortKind.HANDLER] if is_request else [*by_kind[PortKind.INPUT], "operator"]
+        )
+        others = [target for target in targets if target.partition(".")[0] not in source]
+        if others:
+            pairs.append((source, draw(st.sampled_from(others))))
+    if draw(st.integers(0, 9)) == 0:
+        pairs.append((draw(st.sampled_from(_ENDS)), draw(st.sampled_from(_ENDS))))
+    return pairs
 
 
+@calm
 @given(
     interfaces=st.fixed_dictionaries({"one": interfaces(), "two": interfaces()}),
-    connections=st.lists(st.tuples(_ENDS, _ENDS), max_size=4),
-    ocalls=st.lists(st.sampled_from(_NAMES), unique=True, max_size=2),
-    chart=st.none() | st.sampled_from(["one.a", "two.b"]),
+    data=st.data(),
 )
 def test_what_is_wired_fits(
-    folder: Path,
-    interfaces: dict[str, Interface],
-    connections: list[tuple[str, str]],
-    ocalls: list[str],
-    chart: str | None,
+    folder: Path, interfaces: dict[str, Interface], data: st.DataObject
 ) -> None:
+    pairs = data.draw(connections(interfaces))
+    chart = data.draw(
+        st.none() | st.sampled_from([a for a, b in pairs if b == "operator"] or _ENDS)
+    )
     text = '[app]\nname = "a"\n[nodes.n]\ntee = "sgx"\ndevice = "emulated"\n'
     for name in ("one", "two"):
         text += f'[modules.{name}]\nnode = "n"\nsource = "m.py"\n'
-    text += "[modules.one.ocalls]\n" + "".join(f'{name} = "m.py:f"\n' for name in ocalls)
-    text += "".join(f'[[connections]]\nfrom = "{a}"\nto = "{b}"\n' for a, b in connections)
+        text += f"[modules.{name}.ocalls]\n"
+        text += "".join(f'{p.name} = "m.py:f"\n' for p in interfaces[name].of(PortKind.OCALL))
+    text += "".join(f'[[connections]]\nfrom = "{a}"\nto = "{b}"\n' for a, b in pairs)
     if chart:
         text += f'[[report.charts]]\ntitle = "t"\nfrom = "{chart}"\nx = "day"\ny = ["day"]\n'
     descriptor = _load(folder, text.encode())
@@ -329,9 +349,9 @@ def test_what_is_wired_fits(
         _check_error(error, text.count("\n"))
         return
     assert [connection.id for connection in wiring.connections] == [
-        number + 1 for number in range(len(connections))
+        number + 1 for number in range(len(pairs))
     ]
-    for connection, (source, target) in zip(wiring.connections, connections, strict=True):
+    for connection, (source, target) in zip(wiring.connections, pairs, strict=True):
         assert (str(connection.source), str(connection.target)) == (source, target)
         is_request = connection.kind is ConnectionKind.REQUEST
         for end in (connection.source, connection.target):
