@@ -6,7 +6,6 @@ vega-datasets ships it. The file is read from the installed package, whose code 
 """
 
 import csv
-import functools
 import importlib.util
 from collections.abc import Mapping
 from datetime import date
@@ -14,13 +13,6 @@ from pathlib import Path
 from typing import Any
 
 HOW_TO_INSTALL = "pip install --no-deps vega-datasets"
-
-
-@functools.cache
-def season() -> tuple[dict[str, Any], ...]:
-    """The days, in order."""
-    with weather_file().open(newline="", encoding="ascii") as file:
-        return tuple(map(read_day, csv.DictReader(file)))
 
 
 def weather_file() -> Path:
@@ -45,14 +37,24 @@ def read_day(row: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def read_season() -> tuple[dict[str, Any], ...]:
+    """The days, in order."""
+    with weather_file().open(newline="", encoding="ascii") as file:
+        return tuple(map(read_day, csv.DictReader(file)))
+
+
+#: Read when the application starts, so that a file that is missing is missed then.
+SEASON = read_season()
+
+
 def sample(day: int) -> dict[str, Any] | None:
     """The soil sensor's: the weather at the field on a day, None after the last one."""
-    return season()[day] if day < len(season()) else None
+    return SEASON[day] if day < len(SEASON) else None
 
 
 def collected(day: int) -> float:
     """The weather station's: the rain of a day, in mm."""
-    return float(season()[day]["rain"])
+    return float(SEASON[day]["rain"])
 
 
 def drive(order: Mapping[str, Any]) -> None:
