@@ -8,7 +8,7 @@ only once modules are built: :mod:`broch.app.wiring`. Nothing here runs a module
 import os
 import posixpath
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -23,11 +23,11 @@ from broch.app.toml_places import (
     near,
     nearest,
     parse,
+    read,
 )
-from broch.errors import MalformedError, UsageError
+from broch.errors import UsageError
 from broch.image import is_name
 
-MAX_DESCRIPTOR: Final = 1024 * 1024  # bytes
 DEFAULT_CIPHER: Final = "aes-128-gcm"
 MAX_RESTARTS: Final = 1000
 
@@ -126,6 +126,9 @@ class ConnectionSpec:
     cipher: str = DEFAULT_CIPHER
 
 
+_Found = Sequence[ConnectionSpec | None]  # all that are written; None where one is wrong
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """When a run ends by itself."""
@@ -197,7 +200,7 @@ def load(path: Path, *, tees: Collection[str] | None = None) -> Descriptor:
         from broch.tee import registry  # brings cryptography, which this module does without
 
         tees = registry.names()
-    root, places = parse(_read(path), path.name)
+    root, places = parse(read(path), path.name)
     problems = root.problems
     folder = _real(path.parent)
     app = _app(root.table("app", is_required=True))
@@ -211,11 +214,7 @@ def load(path: Path, *, tees: Collection[str] | None = None) -> Descriptor:
     found = [_connection(table, module_tables) for table in root.array("connections")]
     _check_connections(found, problems)
     policy_table = root.table("policy")
-    policy = Policy(
-        emulated=policy_table.flag("emulated"),
-        debug=policy_table.flag("debug"),
-        unsandboxed=policy_table.flag("unsandboxed"),
-    )
+    policy = Policy(**{each.name: policy_table.flag(each.name) for each in fields(Policy)})
     policy_table.close()
     run = _run(root.table("run"), module_tables, found)
     report = _report(root.table("report"), module_tables, found)
@@ -236,37 +235,18 @@ def load(path: Path, *, tees: Collection[str] | None = None) -> Descriptor:
     )
 
 
-def _read(path: Path) -> str:
-    try:
-        if path.is_dir():
-            hint = f"name the file: {path / 'app.toml'}" if (path / "app.toml").is_file() else None
-            raise UsageError("is a folder, not a descriptor", place=str(path), hint=hint)
-        with path.open("rb") as file:
-            data = file.read(MAX_DESCRIPTOR + 1)
-    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
-        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        problem = f"cannot read the descriptor: {reason}"
-        raise UsageError(problem, place=str(path), hint="name an app.toml") from None
-    if len(data) > MAX_DESCRIPTOR:
-        problem = f"longer than {MAX_DESCRIPTOR} bytes, the limit for a descriptor"
-        raise MalformedError(problem, place=f"{path.name}:1")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as exc:
-        line = data.count(b"\n", 0, exc.start) + 1
-        problem = f"not UTF-8: byte 0x{data[exc.start]:02x}"
-        raise MalformedError(problem, place=f"{path.name}:{line}") from None
-
-
 def _app(table: Table) -> App:
     app = App(name=table.text("name"), description=table.text("description", ""))
-    if app.name and not is_name(app.name):
-        table.wrong("name", f"{describe(app.name)} is not a name", _NAME_HINT)
+    if app.name:
+        _check_name(table, "name", app.name)
     table.close()
     return app
 
 
-_NAME_HINT: Final = "a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all"
+def _check_name(table: Table, key: str, name: str) -> None:
+    if not is_name(name):
+        hint = "a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all"
+        table.wrong(key, f"{describe(name)} is not a name", hint)
 
 
 def _named(root: Table, key: str, what: str) -> dict[str, Table]:
@@ -277,9 +257,8 @@ def _named(root: Table, key: str, what: str) -> dict[str, Table]:
         hint = f"add [{key}.NAME]"
         root.problems.add((key,), f"there is no {what}", hint=hint, missing_in=(key,))
     for name in tables:
-        if not is_name(name):
-            outer.wrong(name, f"{describe(name)} is not a name", _NAME_HINT)
-        elif name == OPERATOR and what == "module":
+        _check_name(outer, name, name)
+        if name == OPERATOR and what == "module":
             hint = "'operator' names the one who runs the application"
             outer.wrong(name, "a module cannot be called 'operator'", hint)
     return tables
@@ -356,34 +335,35 @@ def _module(name: str, table: Table, folder: Path, nodes: Collection[str]) -> Mo
 def _source(table: Table, folder: Path) -> Path:
     text = table.text("source")
     relative = _inside(table, ("source",), text, folder) if text else None
+    path = folder / (relative or ".")
     if relative is None:
-        return folder
-    path = folder / relative
-    if os.path.isdir(path):
-        if not os.path.isfile(path / "__init__.py"):
-            problem = f"the folder {describe(text)} has no __init__.py"
-            table.wrong("source", problem, kind=UsageError)
-    elif not os.path.isfile(path):
-        table.wrong("source", f"there is no file {describe(text)}", _PATH_HINT, UsageError)
-    elif path.suffix != ".py":
-        problem = f"source is {describe(text)}, expected a .py file or a folder with __init__.py"
-        table.wrong("source", problem)
+        pass  # noted already
+    elif not os.path.isdir(path):
+        _check_file(table, ("source",), text, path)
+        if path.suffix != ".py":
+            expected = "a .py file or a folder with __init__.py"
+            table.wrong("source", f"source is {describe(text)}, expected {expected}")
+    elif not os.path.isfile(path / "__init__.py"):
+        problem = f"the folder {describe(text)} has no __init__.py"
+        table.wrong("source", problem, kind=UsageError)
     return path
-
-
-_PATH_HINT: Final = "paths begin at the descriptor's folder"
 
 
 def _files(table: Table, folder: Path) -> tuple[str, ...]:
     files = []
     for index, text in enumerate(table.texts("files")):
         relative = _inside(table, ("files", index), text, folder)
-        if relative is not None and not os.path.isfile(folder / relative):
-            keys = (*table.keys, "files", index)
-            problem = f"there is no file {describe(text)}"
-            table.problems.add(keys, problem, hint=_PATH_HINT, kind=UsageError)
-        files.append(relative or text)
+        if relative is not None:
+            _check_file(table, ("files", index), text, folder / relative)
+            files.append(relative)
     return tuple(files)
+
+
+def _check_file(table: Table, keys: Keys, text: str, path: Path) -> None:
+    if not os.path.isfile(path):
+        problem = f"there is no file {describe(text)}"
+        hint = "paths begin at the descriptor's folder"
+        table.problems.add((*table.keys, *keys), problem, hint=hint, kind=UsageError)
 
 
 def _inside(table: Table, keys: Keys, text: str, folder: Path) -> str | None:
@@ -412,8 +392,7 @@ def _host_function(table: Table, key: str, folder: Path) -> HostFunction:
         problem = f"{key} is {describe(text)}, expected a function of a file"
         table.wrong(key, problem, f'write {key} = "path.py:function"')
     elif (relative := _inside(table, (key,), file, folder)) is not None:
-        if not os.path.isfile(folder / relative):
-            table.wrong(key, f"there is no file {describe(file)}", _PATH_HINT, UsageError)
+        _check_file(table, (key,), file, folder / relative)
         file = relative
     return HostFunction(path=folder / file, function=function)
 
@@ -462,7 +441,7 @@ def _connection(table: Table, modules: Collection[str]) -> ConnectionSpec | None
     return ConnectionSpec(source=source, target=target, cipher=cipher)
 
 
-def _check_connections(found: Sequence[ConnectionSpec | None], problems: Problems) -> None:
+def _check_connections(found: _Found, problems: Problems) -> None:
     first: dict[tuple[PortName | Operator, PortName | Operator], int] = {}
     for index, connection in enumerate(found):
         if connection is None:
@@ -476,15 +455,13 @@ def _check_connections(found: Sequence[ConnectionSpec | None], problems: Problem
             problems.add(("connections", index), problem)
 
 
-def _run(table: Table, modules: Collection[str], found: Sequence[ConnectionSpec | None]) -> Run:
+def _run(table: Table, modules: Collection[str], found: _Found) -> Run:
     until = _seen_output(table, "until", modules, found) if table.has("until") else None
     table.close()
     return Run(until=until)
 
 
-def _report(
-    table: Table, modules: Collection[str], found: Sequence[ConnectionSpec | None]
-) -> Report:
+def _report(table: Table, modules: Collection[str], found: _Found) -> Report:
     title = table.text("title", "")
     summary = None
     if table.has("summary"):
@@ -498,9 +475,7 @@ def _report(
     )
 
 
-def _chart(
-    table: Table, modules: Collection[str], found: Sequence[ConnectionSpec | None]
-) -> Chart | None:
+def _chart(table: Table, modules: Collection[str], found: _Found) -> Chart | None:
     title = table.text("title")
     source = _seen_output(table, "from", modules, found)
     x = table.text("x")
@@ -511,7 +486,7 @@ def _chart(
 
 
 def _seen_output(
-    table: Table, key: str, modules: Collection[str], found: Sequence[ConnectionSpec | None]
+    table: Table, key: str, modules: Collection[str], found: _Found
 ) -> PortName | None:
     """The output that ``key`` names, which must be connected to the operator."""
     port = _port_name(table, key, table.text(key), modules)
@@ -520,10 +495,6 @@ def _seen_output(
         if str(port) not in seen:
             problem = f"{describe(str(port))} is not connected to the operator"
             slip = nearest(str(port), seen)
-            hint = f"did you mean {slip!r}?" if slip else _connect_hint(port)
-            table.wrong(key, problem, hint)
+            add = f'add [[connections]] with from = "{port}" and to = "operator"'
+            table.wrong(key, problem, f"did you mean {slip!r}?" if slip else add)
     return port
-
-
-def _connect_hint(port: PortName) -> str:
-    return f'add [[connections]] with from = "{port}" and to = "operator"'

@@ -15,9 +15,12 @@ from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from broch.errors import BrochError, MalformedError
+from broch.errors import BrochError, MalformedError, UsageError
+
+MAX_FILE: Final = 1024 * 1024  # bytes
 
 Key = str | int  # the name of a key, or an index into an array
 Keys = tuple[Key, ...]
@@ -351,6 +354,34 @@ class Table:
             hint = f"add {example}" if types == (dict,) else f"add {key} = {example}"
             self.problems.add(self.keys, problem, hint=hint, missing_in=self.keys)
         return None
+
+
+def read(path: Path) -> str:
+    """The text of the descriptor at ``path``.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read.
+        MalformedError: not text, or too much of it.
+    """
+    try:
+        if path.is_dir():
+            hint = f"name the file: {path / 'app.toml'}" if (path / "app.toml").is_file() else None
+            raise UsageError("is a folder, not a descriptor", place=str(path), hint=hint)
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        problem = f"cannot read the descriptor: {reason}"
+        raise UsageError(problem, place=str(path), hint="name an app.toml") from None
+    if len(data) > MAX_FILE:
+        problem = f"longer than {MAX_FILE} bytes"
+        raise MalformedError(problem, place=f"{path.name}:1")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        problem = f"not UTF-8: byte 0x{data[exc.start]:02x}"
+        raise MalformedError(problem, place=f"{path.name}:{line}") from None
 
 
 def parse(text: str, file: str) -> tuple[Table, Place]:

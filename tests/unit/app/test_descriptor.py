@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from broch.app.descriptor import (
-    MAX_DESCRIPTOR,
     OPERATOR,
     App,
     Chart,
@@ -24,6 +23,7 @@ from broch.app.descriptor import (
     Run,
     load,
 )
+from broch.app.toml_places import MAX_FILE
 from broch.errors import BrochError, MalformedError, UsageError
 
 TEES = ("keystone", "sgx", "trustzone")
@@ -608,7 +608,7 @@ def test_what_is_not_utf8_names_the_line(folder: Path) -> None:
 
 
 def test_a_descriptor_that_is_too_long(folder: Path) -> None:
-    (folder / "app.toml").write_text("#" * (MAX_DESCRIPTOR + 1))
+    (folder / "app.toml").write_text("#" * (MAX_FILE + 1))
     with pytest.raises(MalformedError, match="longer than 1048576 bytes"):
         load(folder / "app.toml", tees=TEES)
 
