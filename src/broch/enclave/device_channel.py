@@ -118,4 +118,4 @@ def _is_counter_name(name: object) -> bool:
     return isinstance(name, str) and 0 < len(name) <= _MAX_LABEL and name.isascii()
 
 
-_question: Final = msgspec.msgpack.Decoder(tuple[str, bytes | str | None])
+_question: Final = msgspec.msgpack.Decoder(tuple[str, Any])

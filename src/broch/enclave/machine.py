@@ -105,7 +105,7 @@ class Machine:
         self._launch(question, self._check(packed))
 
     def _check(self, packed: Packed) -> Loaded:
-        """Let the device measure and check; then the rules that any TEE's machine has."""
+        """Let the device measure and check; then that it is made for this runtime."""
         if packed.tee != self._device.tee:
             raise UsageError(f"an image for {packed.tee}; this is a {self._device.tee} device")
         loaded = self._device.load(packed)
@@ -116,8 +116,6 @@ class Machine:
                 place=loaded.image.module,
                 hint="Python, Broch or a dependency changed since the image was built: build anew",
             )
-        if loaded.image.debug and not loaded.identity.debug:
-            raise PolicyError("a debug image in a production enclave", place=loaded.image.module)
         return loaded
 
     def _launch(self, question: Load, loaded: Loaded) -> None:

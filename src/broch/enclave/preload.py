@@ -20,7 +20,9 @@ FOR_MODULES: Final = (
 _LATE: Final = (
     "_strptime ctypes encodings.ascii encodings.idna encodings.latin_1 encodings.utf_8 fcntl "
     "linecache mmap resource select signal socket traceback warnings "
-    "cryptography.exceptions cryptography.hazmat.primitives.asymmetric.ed25519 "
+    "cryptography.exceptions cryptography.hazmat.backends "
+    "cryptography.hazmat.backends.openssl.backend "
+    "cryptography.hazmat.primitives.asymmetric.ed25519 "
     "cryptography.hazmat.primitives.asymmetric.x25519 cryptography.hazmat.primitives.ciphers.aead "
     "cryptography.hazmat.primitives.hpke cryptography.hazmat.primitives.serialization "
     "msgspec.inspect msgspec.json msgspec.msgpack cbor2 "
