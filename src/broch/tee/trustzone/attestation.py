@@ -42,6 +42,7 @@ NONCE_SIZE: Final = 64  # bytes
 KEY_BITS: Final = 3072  # CFG_ATTESTATION_PTA_KEY_SIZE
 _HASH: Final = 32  # bytes
 _MAX_ENVELOPE: Final = 2048  # bytes
+_MAX_G: Final = 1024
 _FORMAT: Final = "broch-optee-attestation"
 _KINDS: Final = {_FORMAT: int, "command": int, "nonce": bytes, "output": bytes, "uuid": bytes}
 _WHAT: Final = "OP-TEE evidence"
@@ -163,15 +164,17 @@ def key_from_object(data: bytes) -> rsa.RSAPrivateKey:
 def _factor(n: int, e: int, d: int) -> tuple[int, int]:
     """The primes of n. With a small e there is a short way; the general one is slow in Python.
 
-    e * d - 1 = k * phi(n) / g, where g is small and k < g * e; and phi(n) is just below n.
+    g * (e * d - 1) = k * phi(n), where k is far smaller than phi(n), which is just below n. g is 1
+    or a divisor of gcd(p - 1, q - 1), depending on who computed d; it is small but by rare chance.
     """
-    for g in range(1, 65):
-        k = g * (e * d - 1) // n + 1
-        phi, rest = divmod(g * (e * d - 1), k)
+    for g in range(1, _MAX_G):
+        phi, rest = divmod(g * (e * d - 1), g * (e * d - 1) // n + 1)
+        if rest:
+            continue
         total = n - phi + 1  # p + q, if the guess is right
         root = math.isqrt(max(total * total - 4 * n, 0))
         p, q = (total + root) // 2, (total - root) // 2
-        if not rest and p * q == n:
+        if p * q == n:
             return p, q
     return rsa.rsa_recover_prime_factors(n, e, d)
 

@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
 
 from broch.errors import DecodeError, UndecidedError, UntrustedError
 from broch.tee.keystone.endorsement import (
@@ -74,7 +75,7 @@ def test_an_anchor_is_a_certificate(anchor: bytes) -> None:
 
 
 def certificate(key: Any, name: str) -> bytes:
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     built = (
         x509.CertificateBuilder()
         .subject_name(subject)

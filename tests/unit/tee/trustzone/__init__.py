@@ -1,0 +1,1 @@
+"""TrustZone behind the contract."""
