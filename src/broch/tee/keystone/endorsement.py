@@ -38,7 +38,7 @@ from broch.errors import DecodeError, UndecidedError, UntrustedError
 
 ROOT_NAME: Final = "Broch Emulated Keystone Root"
 YEARS: Final = 30  # how long what an emulated device signs for itself holds
-_EMULATED: Final = re.compile(r"Broch Emulated .*\bRoot")
+_EMULATED: Final = re.compile(r"Broch Emulated .*\bRoot", re.DOTALL)
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _PROTECTED: Final = cbor2.dumps({1: -7}, canonical=True)  # alg: ES256
 _SIGN1_TAG: Final = 18

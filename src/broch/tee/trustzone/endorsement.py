@@ -33,7 +33,7 @@ YEARS: Final = 30  # how long what an emulated device issues to itself holds
 ATTESTATION_USAGE: Final = x509.ObjectIdentifier(
     f"2.25.{UUID('3c3f6f6c-0f5f-5f0e-9a51-5a0f5a6b7c21').int}"
 )
-_EMULATED: Final = re.compile(r"Broch Emulated .*\bRoot")
+_EMULATED: Final = re.compile(r"Broch Emulated .*\bRoot", re.DOTALL)
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _MAX_NAME: Final = 64  # characters of a common name
 _T = TypeVar("_T", bound=x509.ExtensionType)
