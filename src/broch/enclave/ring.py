@@ -44,6 +44,7 @@ _WORDS: Final = 24
 _DIRECTION: Final = (_WORDS + SLOTS) * 8 + SLOTS * SLOT_SIZE
 RING_SIZE: Final = -(-2 * _DIRECTION // mmap.PAGESIZE) * mmap.PAGESIZE  # bytes of shared memory
 _SPIN: Final = 3000  # looks before sleeping, about 200 us
+_STEP: Final = 1 << 16  # words of successive slots are so far apart
 _MORE: Final = 0x8000
 _MASK: Final = SLOTS - 1
 _CREDIT: Final = 31  # the reader says how far it is once in 32 slots, and before it sleeps
@@ -106,6 +107,7 @@ class Ring:
         self._memory = memory
         self._view = memoryview(memory)
         self._out_base, self._in_base = (0, _DIRECTION) if host else (_DIRECTION, 0)
+        self._views: list[memoryview] = []
         self._out = self._words(self._out_base)
         self._in = self._words(self._in_base)
         self._wake, self._wait = wake, wait
@@ -117,31 +119,30 @@ class Ring:
         return self._view[base : base + (_WORDS + SLOTS) * 8].cast("Q")
 
     def _make_send(self) -> Callable[[], int]:
-        memory, words, wake = self._memory, self._out, self._wake
-        slots = self._out_base + (_WORDS + SLOTS) * 8
+        memory, flags, wake = self._memory, self._out, self._wake
+        words, starts = flags[_WORDS:], self._starts(self._out_base)
         barrier = None if self._asymmetric else _lock_barrier
         find_room, eventfd_write = self._find_room, os.eventfd_write
-        sent = 0
-        room = SLOTS
+        slot, stamp, limit = 0, _STEP, SLOTS * _STEP
 
         def send(message: bytes, more: int = 0) -> None:
-            nonlocal sent, room
+            nonlocal slot, stamp, limit
             size = len(message)
             if not 0 < size <= SLOT_SIZE:
                 send_parts(message)
                 return
-            if sent >= room:
-                room = find_room(sent)
-            slot = sent & _MASK
-            start = slots + slot * SLOT_SIZE
+            if stamp > limit:
+                limit = find_room(stamp // _STEP - 1) * _STEP
+            start = starts[slot]
             memory[start : start + size] = message
-            sent += 1
             if barrier is not None:
                 barrier()
-            words[_WORDS + slot] = sent << 16 | more | size
+            words[slot] = stamp + more + size
+            stamp += _STEP
+            slot = (slot + 1) & _MASK
             if barrier is not None:
                 barrier()
-            if words[8]:
+            if flags[8]:
                 eventfd_write(wake, 1)
 
         def send_parts(message: bytes) -> None:
@@ -151,65 +152,69 @@ class Ring:
                 last = start + SLOT_SIZE >= len(message)
                 send(message[start : start + SLOT_SIZE], 0 if last else _MORE)
 
+        self._views.append(words)
         self.send = send
-        return lambda: sent
+        return lambda: stamp // _STEP - 1
 
     def _make_receive(self) -> Callable[[], int]:  # noqa: C901 (two closures over one counter)
-        memory, words = self._memory, self._in
-        slots = self._in_base + (_WORDS + SLOTS) * 8
+        memory, flags = self._memory, self._in
+        words, starts = flags[_WORDS:], self._starts(self._in_base)
         wait_for, say_read = self._wait_for, self._say_read
-        received = 0
+        slot, stamp = 0, _STEP
 
         def receive(timeout: float | None = None) -> bytes | None:
-            nonlocal received
-            slot = received & _MASK
-            index = _WORDS + slot
-            wanted = received + 1
-            word = words[index]
-            if word >> 16 != wanted:
-                if timeout == 0 and not word >> 16 > wanted:
+            nonlocal slot, stamp
+            # Words of the slot's former use are smaller than its stamp, by a whole turn.
+            size = words[slot] - stamp
+            if size <= 0:
+                if timeout == 0:
                     return None
                 spin = _SPIN
-                while (word := words[index]) >> 16 != wanted:
+                while (size := words[slot] - stamp) <= 0:
                     spin -= 1
                     if not spin:
-                        word = wait_for(index, received, timeout)
-                        if not word:
+                        size = wait_for(words, slot, stamp, timeout)
+                        if not size:
                             return None
                         break
-            size = word & 0xFFFF
-            if 0 < size <= SLOT_SIZE:
-                start = slots + slot * SLOT_SIZE
-                message = memory[start : start + size]
-                received = wanted
-                if not wanted & _CREDIT:
-                    say_read(wanted)
-                return message
-            return receive_parts()
+            if size > SLOT_SIZE:
+                return receive_parts()
+            start = starts[slot]
+            message = memory[start : start + size]
+            slot = (slot + 1) & _MASK
+            if not slot & _CREDIT:
+                say_read(stamp // _STEP)
+            stamp += _STEP
+            return message
 
         def receive_parts() -> bytes:
-            nonlocal received
+            nonlocal slot, stamp
             parts: list[bytes] = []
             while True:
-                slot = received & _MASK
-                word = words[_WORDS + slot]
-                if word >> 16 != received + 1:
-                    # Cannot time out: half a message must not be left behind.
-                    word = wait_for(_WORDS + slot, received, None)
-                size, more = word & 0x7FFF, word & _MORE
+                size = words[slot] - stamp
+                if size <= 0:  # no time-out: half a message must not be left behind
+                    size = wait_for(words, slot, stamp, None)
+                more, size = size & _MORE, size & ~_MORE
                 if not 0 < size <= SLOT_SIZE or (more and size != SLOT_SIZE):
                     raise PoisonedError(f"a slot of {size} bytes, more to follow: {bool(more)}")
                 if (len(parts) + 1) * SLOT_SIZE > MAX_MESSAGE:
                     raise PoisonedError(f"a message longer than {MAX_MESSAGE} bytes")
-                start = slots + slot * SLOT_SIZE
+                start = starts[slot]
                 parts.append(memory[start : start + size])
-                received += 1
-                say_read(received)
+                slot = (slot + 1) & _MASK
+                say_read(stamp // _STEP)
+                stamp += _STEP
                 if not more:
                     return b"".join(parts)
 
+        self._views.append(words)
         self.receive = receive
-        return lambda: received
+        return lambda: stamp // _STEP - 1
+
+    @staticmethod
+    def _starts(base: int) -> list[int]:
+        """Where each slot of a direction begins."""
+        return [base + (_WORDS + SLOTS) * 8 + slot * SLOT_SIZE for slot in range(SLOTS)]
 
     def _say_read(self, received: int) -> None:
         self._in[0] = received
@@ -252,21 +257,19 @@ class Ring:
                 raise RingClosedError("the other side of the ring is gone")
             self._sleep(_POLL_MS)
 
-    def _wait_for(self, index: int, received: int, timeout: float | None) -> int:
-        """Sleep until the slot's word is the one awaited; 0 when the time is over."""
+    def _wait_for(self, words: memoryview, slot: int, stamp: int, timeout: float | None) -> int:
+        """Sleep until the slot's word is of this stamp, give the rest; 0 when the time is over."""
         end = None if timeout is None else time.monotonic() + timeout
-        words = self._in
+        flags = self._in
         try:
             while True:
-                words[0] = received
-                words[8] = 1
+                flags[0] = stamp // _STEP - 1
+                flags[8] = 1
                 self._full_barrier()
-                word = int(words[index])
-                if word >> 16 == received + 1:
-                    return word
-                if word >> 16 > received + 1:
-                    raise PoisonedError(f"slot {word >> 16} came before slot {received + 1}")
-                if self._in[16]:
+                size = int(words[slot]) - stamp
+                if size > 0:
+                    return size
+                if flags[16]:
                     os.eventfd_write(self._wake, 1)
                 if self._closed:
                     raise RingClosedError("the other side of the ring is gone")
@@ -275,7 +278,7 @@ class Ring:
                     return 0
                 self._sleep(min(left, _POLL_MS))
         finally:
-            words[8] = 0
+            flags[8] = 0
 
     @property
     def progress(self) -> int:
@@ -299,7 +302,7 @@ class Ring:
         self._in[0] = received
         self._in[8] = 1
         self._full_barrier()
-        if self._in[_WORDS + (received & _MASK)] >> 16 == received + 1:
+        if self._in[_WORDS + (received & _MASK)] > (received + 1) * _STEP:
             self._in[8] = 0
             return False
         if self._in[16]:
@@ -324,9 +327,8 @@ class Ring:
     def close(self) -> None:
         """Let go of the memory and the eventfds."""
         self._closed = True
-        self._out.release()
-        self._in.release()
-        self._view.release()
+        for view in (*self._views, self._out, self._in, self._view):
+            view.release()
         for descriptor in (self._wake, self._wait):
             os.close(descriptor)
 
