@@ -50,9 +50,11 @@ _ADD: Final = struct.Struct("<8sQQ40x")
 _EXTEND: Final = struct.Struct("<8sQ48x")
 _FULL_HEADERS: Final = struct.Struct("<" + "64s256x" * CHUNKS)  # a page whose 16 chunks follow
 _FULL_DATA: Final = struct.Struct("<" + "64x256s" * CHUNKS)
-_FULL_EXPECTED: Final = struct.Struct("<" + "8sQ48x" * CHUNKS)
 _FULL_WRITE: Final = struct.Struct("<" + "8sQ48x256s" * CHUNKS)
 _FULL_SIZE: Final = CHUNKS * (RECORD + CHUNK)
+_SECOND_BYTES: Final = tuple(
+    tuple(bytes([page << 4 | chunk]) for chunk in range(CHUNKS)) for page in range(16)
+)
 
 _UNMEASURED: Final = 0x80  # flag in Page.order
 ALL_MEASURED: Final = bytes(range(CHUNKS))  # Page.order of a page measured whole
@@ -176,7 +178,9 @@ def _measured_runs(spans: Iterable[_Span], length: int) -> Iterator[tuple[int, i
     begin = 0
     for span in spans:
         position = span.start + RECORD
-        for code in span.order if not span.order.isascii() else b"":
+        if span.order.isascii():  # no code of 0x80 and above: measured whole
+            continue
+        for code in span.order:
             if code >= _UNMEASURED:
                 yield begin, position
                 begin = position + RECORD + CHUNK
@@ -241,13 +245,10 @@ def _is_full(stream: bytes, position: int, offset: int) -> bool:
     """Whether 16 measured chunks follow in their natural order: nearly every page, so be quick."""
     if len(stream) - position < _FULL_SIZE or stream[position : position + 8] != _EEXTEND:
         return False
-    fields: list[bytes | int] = []
-    for start in range(offset, offset + PAGE, CHUNK):
-        fields += (_EEXTEND, start)
-    try:
-        expected = _FULL_EXPECTED.pack(*fields)
-    except struct.error:  # offset near 2**64: the slow path says what is wrong
-        return False
+    # The 16 headers differ in the second byte of their offset only.
+    tail = (offset >> 16).to_bytes(6, "little") + bytes(48)
+    head = _EEXTEND + b"\0"
+    expected = head + (tail + head).join(_SECOND_BYTES[offset >> 12 & 0xF]) + tail
     return b"".join(_FULL_HEADERS.unpack_from(stream, position)) == expected
 
 

@@ -7,9 +7,11 @@ from typing import Final
 from broch.errors import DecodeError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.dcap import platform, trust
+from broch.tee.dcap.pckext import PckExtension
 from broch.tee.dcap.platform import Verdict
 from broch.tee.dcap.quote import HEADER_SIZE, TEE_SGX, Header, Quote
 from broch.tee.dcap.report import BODY_SIZE, ReportBody
+from broch.tee.dcap.tcb import QeIdentity, TcbInfo
 from broch.tee.dcap.trust import Trusted
 
 VERSION: Final = 3
@@ -17,11 +19,13 @@ VERSION: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SgxClaims(Claims):
-    """Claims of a verified quote, with what only SGX has."""
+    """Claims of a verified quote, with what only SGX has. Plain data: it can be pickled."""
 
     report: ReportBody
     tcb: Verdict
-    platform: Trusted
+    pck: PckExtension
+    tcb_info: TcbInfo
+    qe_identity: QeIdentity
 
 
 def parse(evidence: bytes) -> Quote:
@@ -73,7 +77,9 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SgxC
         details=_details(body, verdict, trusted),
         report=body,
         tcb=verdict,
-        platform=trusted,
+        pck=trusted.pck,
+        tcb_info=trusted.tcb_info,
+        qe_identity=trusted.qe_identity,
     )
 
 

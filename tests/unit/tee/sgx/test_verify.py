@@ -5,6 +5,7 @@ Names of other projects' failures in brackets: each of their bugs is a test here
 """
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -39,7 +40,8 @@ def test_an_attester_that_is_not_bent_is_believed() -> None:
     assert (claims.version, claims.product_id) == (2, 1)
     assert (claims.debug, claims.emulated) == (False, True)
     assert claims.tcb.status is TcbStatus.UP_TO_DATE
-    assert claims.platform.pck == EXTENSION
+    assert claims.pck == EXTENSION
+    assert pickle.loads(pickle.dumps(claims)) == claims
     assert claims.details["fmspc"] == b"FMSPC!".hex()
 
 
