@@ -31,7 +31,7 @@ from broch.tee.sgx.structures import Report, Secs, TargetInfo
 
 PCESVN: Final = 1
 _SIGNER: Final = hashlib.sha256(b"broch emulated SGX architectural enclaves").digest()
-# RFC 9334 asks for nothing here; genuine QEs put 32 constant bytes.
+# Free to choose; genuine QEs put 32 constant bytes here too.
 _AUTH_DATA: Final = hashlib.sha256(b"broch emulated SGX QE authentication data").digest()
 
 
