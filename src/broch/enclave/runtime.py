@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from msgspec.structs import asdict
 
 from broch.enclave import handover, join
 from broch.enclave.connections import Connections, Incoming
@@ -151,8 +152,7 @@ class Runtime:
             return
         assert declared.function is not None
         try:
-            given = {name: getattr(arguments, name) for name in arguments.__struct_fields__}
-            body = encode_as(declared.function(**given), codec.result)
+            body = encode_as(declared.function(**asdict(arguments)), codec.result)
             status = Status.OK
         except Refused as exc:
             status, body = Status.REFUSED, str(exc).encode()[:_MAX_NOTICE]
