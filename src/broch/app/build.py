@@ -1,0 +1,195 @@
+"""From a descriptor's modules to packed images with their measurements.
+
+Paths inside an image are relative to the source: a package's files by their place in its folder,
+a single file by its name. Further files are named relative to the source's folder if they are in
+it, else to the descriptor's. So an image does not depend on where the application lies.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from broch.app.descriptor import Descriptor, ModuleSpec
+from broch.errors import BrochError, DecodeError, MalformedError, UsageError
+from broch.image import Image, Interface
+from broch.sdk import DeclarationError
+from broch.tee import registry
+from broch.tee.contract import Measurement, Packed, PackSettings, SealBinding, Tee
+
+_THREADS: Final = 4
+_MAX_FILE: Final = 16 * 1024 * 1024  # bytes
+
+
+class Declarer(Protocol):
+    """What finds out a module's interface (:class:`broch.enclave.launcher.Launcher`)."""
+
+    runtime: bytes
+
+    def declare(self, files: Mapping[str, bytes], main: str) -> Interface: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """A module's files as they go into its image."""
+
+    files: Mapping[str, bytes] = field(repr=False)
+    main: str
+    real: Mapping[str, str]  # path in the image -> path from the descriptor's folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A module, ready to load, and what is expected of its evidence."""
+
+    spec: ModuleSpec
+    tee: Tee
+    image: Image
+    packed: Packed = field(repr=False)
+    measurement: Measurement
+    sources: Sources = field(repr=False)
+
+    @property
+    def seals_to(self) -> SealBinding:
+        """What a store of this module is bound to."""
+        return self.tee.seal_bindings[0]
+
+    def real_place(self, place: str) -> str:
+        """``modules/controller.py:12`` for ``controller.py:12``."""
+        return _real_place(self.sources, place)
+
+
+def build(
+    descriptor: Descriptor,
+    *,
+    declarer: Declarer,
+    deployer: bytes,
+    signing_key: Callable[[Tee], RSAPrivateKey | None],
+    on_built: Callable[[str], None] = lambda name: None,
+) -> dict[str, Built]:
+    """Build every module of ``descriptor``.
+
+    Args:
+        descriptor: the application.
+        declarer: finds out interfaces, and knows the runtime closure.
+        deployer: Ed25519 public key (32 bytes) that the modules will obey.
+        signing_key: gives the key that signs images for a TEE.
+        on_built: called with the name of each module that is done, from any thread.
+
+    Raises:
+        DeclarationError: a module's code is wrong; its place is relative to the descriptor.
+        UsageError: a file that cannot be read, a version that the TEE has no room for.
+        MalformedError: an image that breaks a rule of images.
+    """
+    keys = {tee: signing_key(registry.find(tee)) for tee in _tees(descriptor)}
+
+    def build_one(spec: ModuleSpec) -> Built:
+        tee = registry.find(descriptor.nodes[spec.node].tee)
+        built = _build(descriptor, spec, tee, declarer, deployer, keys[tee.name])
+        on_built(spec.name)
+        return built
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="build") as pool:
+        futures = {spec.name: pool.submit(build_one, spec) for spec in descriptor.modules.values()}
+        return {name: future.result() for name, future in futures.items()}
+
+
+def _tees(descriptor: Descriptor) -> list[str]:
+    return sorted({descriptor.nodes[spec.node].tee for spec in descriptor.modules.values()})
+
+
+def _build(
+    descriptor: Descriptor,
+    spec: ModuleSpec,
+    tee: Tee,
+    declarer: Declarer,
+    deployer: bytes,
+    signing_key: RSAPrivateKey | None,
+) -> Built:
+    sources = read_sources(spec, descriptor.folder)
+    try:
+        interface = declarer.declare(sources.files, sources.main)
+    except DeclarationError as exc:
+        place = _real_place(sources, exc.place) if exc.place else None
+        raise DeclarationError(exc.message, place=place, hint=exc.hint) from None
+    debug = descriptor.policy.debug
+    place = descriptor.place("modules", spec.name)
+    try:
+        image = Image(
+            app=descriptor.app.name,
+            module=spec.name,
+            files=sources.files,
+            main=sources.main,
+            interface=interface,
+            runtime=declarer.runtime,
+            deployer=deployer,
+            version=spec.version,
+            debug=debug,
+        )
+        settings = PackSettings(version=spec.version, debug=debug)
+        packed = tee.pack(image, settings, signing_key)
+        measurement = tee.measure(packed)
+    except DecodeError as exc:
+        raise MalformedError(exc.problem, place=place, hint=exc.hint) from None
+    except BrochError as exc:
+        raise type(exc)(exc.message, place=exc.place or place, hint=exc.hint) from None
+    return Built(
+        spec=spec, tee=tee, image=image, packed=packed, measurement=measurement, sources=sources
+    )
+
+
+def read_sources(spec: ModuleSpec, folder: Path) -> Sources:
+    """Read a module's files; raises :class:`UsageError` for one that cannot be read."""
+    is_package = spec.source.is_dir()
+    base = spec.source if is_package else spec.source.parent
+    main = "__init__.py" if is_package else spec.source.name
+    found = dict(_package_files(base)) if is_package else {main: spec.source}
+    for name in spec.files:
+        path = folder / name
+        inside = path.is_relative_to(base)
+        found[(path.relative_to(base) if inside else PurePosixPath(name)).as_posix()] = path
+    return Sources(
+        files={inner: _read(path, folder) for inner, path in sorted(found.items())},
+        main=main,
+        real={inner: _relative(path, folder) for inner, path in found.items()},
+    )
+
+
+def _package_files(base: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(base.rglob("*")):
+        parts = path.relative_to(base).parts
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if not hidden and path.is_file() and path.suffix != ".pyc":
+            yield path.relative_to(base).as_posix(), path
+
+
+def _read(path: Path, folder: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE + 1)
+    except OSError as exc:
+        raise UsageError(f"cannot read: {exc.strerror}", place=_relative(path, folder)) from None
+    if len(data) > _MAX_FILE:
+        raise UsageError(
+            f"longer than {_MAX_FILE} bytes, the limit for an image", place=_relative(path, folder)
+        )
+    return data
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+
+def _real_place(sources: Sources, place: str) -> str:
+    inner, colon, line = place.rpartition(":")
+    if not colon:
+        return sources.real.get(place, place)
+    return f"{sources.real.get(inner, inner)}:{line}"
+
+
+def interfaces(built: Mapping[str, Built]) -> dict[str, Interface]:
+    """The interface of each module, for :func:`broch.app.wiring.wire`."""
+    return {name: module.image.interface for name, module in built.items()}

@@ -1,0 +1,160 @@
+"""A node of a running application: its device's folder, its processes, the line to its agent."""
+
+import asyncio
+import os
+import secrets
+from typing import Any, Final
+
+import msgspec
+
+from broch.app.agent_client import AgentLink, Listener
+from broch.app.agent_messages import TOKEN_SIZE, AgentSpec
+from broch.app.descriptor import Descriptor, DeviceKind, Node
+from broch.app.home import Home
+from broch.app.reports import error_from_data
+from broch.enclave import device_folder
+from broch.enclave.launcher import Launcher, NodeProcess
+from broch.enclave.machine import MachineSpec
+from broch.errors import BrochError, InternalError, UndecidedError
+from broch.tee.contract import Endorsements
+
+_AGENT: Final = "broch.app.agent:main"
+_START_SECONDS: Final = 60  # a new device makes its keys
+_MAX_WORD: Final = 65536  # bytes of the agent's first word
+_HARDWARE: Final = {
+    "sgx": "/dev/sgx_enclave",
+    "trustzone": "/dev/tee0",
+    "keystone": "/dev/keystone_enclave",
+    "tdx": "/dev/tdx_guest",
+    "snp": "/dev/sev-guest",
+    "nitro": "/dev/nsm",
+}
+
+
+def check_device(descriptor: Descriptor, node: Node) -> None:
+    """Raise :class:`UndecidedError` for a native device, which is not at hand."""
+    if node.device is not DeviceKind.NATIVE:
+        return
+    place = descriptor.place("nodes", node.name, "device")
+    file = _HARDWARE.get(node.tee)
+    title = {"sgx": "SGX", "trustzone": "TrustZone", "keystone": "Keystone"}.get(
+        node.tee, node.tee.upper()
+    )
+    if file is not None and not os.path.exists(file):
+        raise UndecidedError(
+            f"no {title} device: {file} is missing",
+            place=place,
+            hint=f'run the node on a machine with {title}; device = "emulated" is for trying out',
+        )
+    raise UndecidedError(f"this version of Broch cannot use {title} devices", place=place)
+
+
+class NodeRun:
+    """One node while its application runs."""
+
+    def __init__(self, descriptor: Descriptor, node: Node, home: Home) -> None:
+        self.node = node
+        self.state = "starting"
+        self.lacks: list[str] = []
+        self.address: tuple[str, int] = (node.host, node.port)
+        self._descriptor = descriptor
+        self._home = home
+        self._device = home.device(descriptor.app.name, node.name, node.tee)
+        self._process: NodeProcess | None = None
+        self._link: AgentLink | None = None
+
+    @property
+    def link(self) -> AgentLink:
+        """The line to the agent; raises :class:`InternalError` while there is none."""
+        if self._link is None or not self._link.is_open:
+            raise InternalError(f"the agent of node {self.node.name} is gone")
+        return self._link
+
+    def endorsements(self) -> Endorsements:
+        """The public half of the node's device."""
+        return device_folder.read_endorsements(self._device)
+
+    async def start(self, launcher: Launcher, peer_token: bytes, listener: Listener) -> None:
+        """Start the node's processes and connect to its agent.
+
+        Raises:
+            UsageError: its port is in use.
+            UntrustedError: its device's files are another user's.
+            InternalError: it did not start.
+        """
+        name, app = self.node.name, self._descriptor.app.name
+        device_folder.make(self._device)
+        token = secrets.token_bytes(TOKEN_SIZE)
+        spec = AgentSpec(
+            node=name,
+            host=self.node.host,
+            port=self.node.port,
+            deployer_token=token,
+            peer_token=peer_token,
+            stores=str(self._home.app(app).stores(name)),
+            readable=[str(self._descriptor.folder)],
+            hidden=[str(path) for path in self._home.private],
+        )
+        machine = MachineSpec(tee=self.node.tee, name=name, folder=str(self._device))
+        encoded = msgspec.msgpack.encode(spec)
+        self._process = await asyncio.to_thread(launcher.start_node, machine, _AGENT, encoded)
+        word = await self._first_word()
+        if "error" in word:
+            raise self._placed(error_from_data(word["error"]))
+        self.lacks = [str(item) for item in word["lacks"]]
+        self.address = (self.node.host, int(word["port"]))
+        loop = asyncio.get_running_loop()
+        link = AgentLink(name, token, listener)
+        try:
+            await loop.create_connection(lambda: link, *self.address)
+        except OSError as exc:
+            raise InternalError(f"node {name} cannot be reached: {exc.strerror}") from None
+        self._link = link
+        self.state = "running"
+
+    def _placed(self, error: BrochError) -> BrochError:
+        place = error.place or self._descriptor.place("nodes", self.node.name)
+        return type(error)(error.message, place=place, hint=error.hint)
+
+    async def _first_word(self) -> dict[str, Any]:
+        assert self._process is not None
+        control = self._process.control
+        control.setblocking(False)
+        loop = asyncio.get_running_loop()
+        word = b""
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while not word.endswith(b"\n") and len(word) < _MAX_WORD:
+                    part = await loop.sock_recv(control, 4096)
+                    if not part:
+                        break
+                    word += part
+            found = msgspec.json.decode(word)
+        except (TimeoutError, OSError, msgspec.MsgspecError):
+            found = None
+        if not isinstance(found, dict):
+            raise InternalError(
+                f"the agent of node {self.node.name} did not start",
+                hint="run again with BROCH_DEBUG=1 to see why",
+            )
+        return found
+
+    def close(self) -> None:
+        """End the node's processes."""
+        if self._link is not None:
+            self._link.close()
+        if self._process is not None:
+            self._process.control.close()
+            self._process = None
+
+    def status(self) -> dict[str, Any]:
+        """What is shown of it."""
+        return {
+            "name": self.node.name,
+            "tee": self.node.tee,
+            "device": self.node.device.value,
+            "emulated": self.node.device is DeviceKind.EMULATED,
+            "address": f"{self.address[0]}:{self.address[1]}",
+            "state": self.state,
+            "lacks": self.lacks,
+        }
