@@ -17,6 +17,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 14, 34
 COLOURS: Final = 6  # classes c0 to c5; the style sheet says which
 _MAX_POINTS: Final = 4000  # of one series; more are thinned out, keeping extremes
 _TICKS: Final = 5
+_HUGE: Final = 1e300  # what is beyond, and what is not a number, is left out
 
 
 def svg_chart(chart: Mapping[str, Any]) -> str:
@@ -76,7 +77,7 @@ def points_of(chart: Mapping[str, Any]) -> tuple[list[str], list[float], Series]
 
 
 def _value(value: object) -> float | None:
-    if isinstance(value, bool | int | float) and math.isfinite(value):
+    if isinstance(value, bool | int | float) and abs(value) < _HUGE:
         return float(value)
     return None
 
@@ -104,7 +105,8 @@ def _bounds(series: Series) -> tuple[float, float]:
     values = [value for line in series.values() for value in line if value is not None] or [0.0]
     low, high = min(values), max(values)
     if low == high:
-        return low - 1, high + 1
+        around = max(1.0, abs(low) / 100)
+        return low - around, high + around
     return low, high
 
 

@@ -161,7 +161,7 @@ def _modules(modules: Sequence[Mapping[str, Any]]) -> str:
             f"<b>{escape(str(module['name']))}</b>",
             escape(str(module["node"])),
             escape(str(module["tee"])),
-            '<span class="warn">emulated</span>' if module["emulated"] else "real",
+            _hardware(module["emulated"]),
             f"<code>{escape(str(module['measurement'] or '-'))}</code>",
             escape(str(module["seals_to"])),
             _verdict(module),
@@ -172,6 +172,12 @@ def _modules(modules: Sequence[Mapping[str, Any]]) -> str:
     return _table([(heading, False) for heading in headings], rows)
 
 
+def _hardware(emulated: bool | None) -> str:
+    if emulated is None:
+        return "unknown"
+    return '<span class="warn">emulated</span>' if emulated else "real"
+
+
 def _verdict(module: Mapping[str, Any]) -> str:
     verdict = str(module["verdict"] or "-")
     kind = "good" if verdict == "accepted" else "bad"
@@ -180,8 +186,16 @@ def _verdict(module: Mapping[str, Any]) -> str:
 
 def _restarts(module: Mapping[str, Any]) -> str:
     restarts = f"<br>{module['restarts']:,} restarts" if module["restarts"] else ""
-    fault = f'<br><span class="bad">{escape(str(module["fault"]))}</span>'
+    fault = f'<br><span class="bad">{escape(fault_text(module["fault"]))}</span>'
     return restarts + (fault if module.get("fault") else "")
+
+
+def fault_text(fault: object) -> str:
+    """Why a module gave up, as one text."""
+    if isinstance(fault, Mapping):
+        parts = [fault.get("place"), fault.get("what"), fault.get("message")]
+        return ": ".join(str(part) for part in parts if part)
+    return str(fault) if fault else "-"
 
 
 def _connections(connections: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,212 @@
+"""The commands and their options. What they do is imported when they are called, so that
+``--help`` and ``--version`` start at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broch.errors import UsageError
+
+app = typer.Typer(
+    name="broch",
+    help="Write, build, sign, run, attest and connect applications in trusted execution "
+    "environments.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+image = typer.Typer(help="Work with images.", rich_markup_mode=None)
+app.add_typer(image, name="image")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+AppArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="APP",
+        help="Name or descriptor; else the app.toml here, else the only running app.",
+        show_default=False,
+    ),
+]
+AppOption = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="APP",
+        help="Name or descriptor; else the app.toml here, else the only running app.",
+        show_default=False,
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    json: Json = False,
+) -> None:
+    """Applications whose parts live in trusted execution environments."""
+    from broch.cli import output
+
+    if version:
+        from broch import __version__
+
+        output.print_json({"version": __version__}) if json else output.say(f"broch {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise UsageError("missing command", place="broch", hint="see broch --help")
+
+
+@app.command()
+def up(
+    path: Annotated[Path, typer.Argument(metavar="APP.toml", help="The descriptor.")],
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once it runs; `broch down` ends it.")
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--for", metavar="SECONDS", min=0, help="End after so long at the latest."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE.html", help="Write a report of the run."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Build, load, attest and connect an application, run it, and say what happened."""
+    from broch.cli.up import up as run
+
+    return run(path, detach=detach, seconds=seconds, report=report, as_json=json)
+
+
+@app.command()
+def status(name: AppArgument = None, json: Json = False) -> int:
+    """Show nodes, modules with their verdicts, and connections of a running application."""
+    from broch.cli import running
+
+    return running.status(name, as_json=json)
+
+
+@app.command()
+def call(
+    entry: Annotated[str, typer.Argument(metavar="MODULE.ENTRY", help="What to call.")],
+    arguments: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ARGS]", help="JSON: an object by name, or a list.", show_default=False
+        ),
+    ] = None,
+    name: AppOption = None,
+    json: Json = False,
+) -> int:
+    """Call a module's entry and print what it returns, as JSON."""
+    from broch.cli import running
+
+    return running.call(entry, arguments, name, as_json=json)
+
+
+@app.command()
+def emit(
+    target: Annotated[str, typer.Argument(metavar="MODULE.INPUT", help="Where to.")],
+    value: Annotated[str, typer.Argument(metavar="JSON", help="What to send.")],
+    name: AppOption = None,
+    json: Json = False,
+) -> int:
+    """Send an event over the operator's own connection, where the descriptor has one."""
+    from broch.cli import running
+
+    return running.emit(target, value, name, as_json=json)
+
+
+@app.command()
+def events(
+    name: AppArgument = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Wait for more until the application ends.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Show what happened: output of modules, faults, restarts, refusals, the operator's events."""
+    from broch.cli import running
+
+    return running.events(name, follow=follow, as_json=json)
+
+
+@app.command()
+def down(name: AppArgument = None, json: Json = False) -> int:
+    """End a running application."""
+    from broch.cli import running
+
+    return running.down(name, as_json=json)
+
+
+@app.command()
+def doctor(json: Json = False) -> int:
+    """Say what this machine has of what Broch needs, and what it means where it lacks something."""
+    from broch.cli import doctor as doctor_
+
+    return doctor_.doctor(as_json=json)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the application and its folder.")],
+    json: Json = False,
+) -> int:
+    """Make a folder with a small application that works."""
+    from broch.cli import new as new_
+
+    return new_.new(name, as_json=json)
+
+
+@image.command("build")
+def image_build(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A .py file, or a folder with __init__.py.")
+    ],
+    tee: Annotated[str, typer.Option("--tee", metavar="TEE", help="sgx, trustzone or keystone.")],
+    app_name: Annotated[
+        str, typer.Option("--app", metavar="NAME", help="The application that it is for.")
+    ] = "app",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="The module's name; else the source's.",
+            show_default=False,
+        ),
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--file", metavar="FILE", help="A further file of the module; may repeat."),
+    ] = None,
+    version: Annotated[
+        int, typer.Option("--version", metavar="N", min=0, help="The module's version.")
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to; else NAME.TEE here.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Build a module's image as `up` would, sign it, and print its measurement."""
+    from broch.cli.image import build
+
+    return build(
+        source,
+        tee=tee,
+        app=app_name,
+        name=name,
+        files=files or [],
+        version=version,
+        out=out,
+        as_json=json,
+    )
