@@ -14,7 +14,7 @@ from typing import Final
 from common import Figure, as_json, table, wants_json
 
 FOLDER: Final = Path(__file__).parent
-NOT_SCRIPTS: Final = {"all.py", "common.py"}
+NOT_SCRIPTS: Final = {"all.py", "common.py", "host.py"}
 TIMEOUT: Final = 600  # seconds a script
 
 
