@@ -77,9 +77,23 @@ def _membarrier(command: int) -> bool:
 
 
 def _lock_barrier() -> None:
-    """An atomic read-modify-write: a full barrier on every processor that CPython runs on."""
-    _lock.acquire()
-    _lock.release()
+    """A full barrier: what is before a release stays before an acquire that comes after it."""
+    for _ in range(2):
+        _lock.acquire()
+        _lock.release()
+
+
+class _Fenced:
+    """Shared memory whose slices are copied after whatever was read before; for processors that
+    may read ahead. Only as much of a mapping as a reader needs.
+    """
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory = memory
+
+    def __getitem__(self, part: slice) -> bytes:
+        _lock_barrier()
+        return self._memory[part]
 
 
 class Ring:
@@ -95,7 +109,8 @@ class Ring:
     #: Put one message (1 to ``MAX_MESSAGE`` bytes) into the ring; waits while there is no room.
     #: Raises InternalError (length) or RingClosedError.
     send: Callable[[bytes], None]
-    #: Take the next message out; None when so many seconds went by without one.
+    #: Take the next message out; None when so many seconds went by without one, or without the
+    #: next slot of one: what came of it is kept for the next call.
     #: Raises PoisonedError, or RingClosedError when the other side is gone and nothing is left.
     receive: Callable[..., bytes | None]
 
@@ -122,7 +137,7 @@ class Ring:
         memory, flags, wake = self._memory, self._out, self._wake
         words, starts = flags[_WORDS:], self._starts(self._out_base)
         barrier = None if self._asymmetric else _lock_barrier
-        find_room, eventfd_write = self._find_room, os.eventfd_write
+        find_room, wake_up = self._find_room, _wake_up
         slot, stamp, limit = 0, _STEP, SLOTS * _STEP
 
         def send(message: bytes, more: int = 0) -> None:
@@ -143,7 +158,7 @@ class Ring:
             if barrier is not None:
                 barrier()
             if flags[8]:
-                eventfd_write(wake, 1)
+                wake_up(wake)
 
         def send_parts(message: bytes) -> None:
             if not 0 < len(message) <= MAX_MESSAGE:
@@ -157,10 +172,12 @@ class Ring:
         return lambda: stamp // _STEP - 1
 
     def _make_receive(self) -> Callable[[], int]:  # noqa: C901 (two closures over one counter)
-        memory, flags = self._memory, self._in
-        words, starts = flags[_WORDS:], self._starts(self._in_base)
+        memory = self._memory if self._asymmetric else _Fenced(self._memory)
+        words, starts = self._in[_WORDS:], self._starts(self._in_base)
         wait_for, say_read = self._wait_for, self._say_read
         slot, stamp = 0, _STEP
+        whole = SLOT_SIZE  # no slot is a whole message while there are parts of one
+        parts: list[bytes] = []
 
         def receive(timeout: float | None = None) -> bytes | None:
             nonlocal slot, stamp
@@ -177,8 +194,8 @@ class Ring:
                         if not size:
                             return None
                         break
-            if size > SLOT_SIZE:
-                return receive_parts()
+            if size > whole:
+                return receive_parts(size, timeout)
             start = starts[slot]
             message = memory[start : start + size]
             slot = (slot + 1) & _MASK
@@ -187,13 +204,9 @@ class Ring:
             stamp += _STEP
             return message
 
-        def receive_parts() -> bytes:
-            nonlocal slot, stamp
-            parts: list[bytes] = []
+        def receive_parts(size: int, timeout: float | None) -> bytes | None:
+            nonlocal slot, stamp, whole
             while True:
-                size = words[slot] - stamp
-                if size <= 0:  # no time-out: half a message must not be left behind
-                    size = wait_for(words, slot, stamp, None)
                 more, size = size & _MORE, size & ~_MORE
                 if not 0 < size <= SLOT_SIZE or (more and size != SLOT_SIZE):
                     raise PoisonedError(f"a slot of {size} bytes, more to follow: {bool(more)}")
@@ -205,7 +218,20 @@ class Ring:
                 say_read(stamp // _STEP)
                 stamp += _STEP
                 if not more:
-                    return b"".join(parts)
+                    message = b"".join(parts)
+                    parts.clear()
+                    whole = SLOT_SIZE
+                    return message
+                whole = 0
+                spin = _SPIN  # an honest writer is busy with the next one
+                while (size := words[slot] - stamp) <= 0:
+                    spin -= 1
+                    if not spin:
+                        # The writer may have died in the middle: never wait longer than asked.
+                        size = 0 if timeout == 0 else wait_for(words, slot, stamp, timeout)
+                        if not size:
+                            return None
+                        break
 
         self._views.append(words)
         self.receive = receive
@@ -217,11 +243,21 @@ class Ring:
         return [base + (_WORDS + SLOTS) * 8 + slot * SLOT_SIZE for slot in range(SLOTS)]
 
     def _say_read(self, received: int) -> None:
+        if not self._asymmetric:
+            _lock_barrier()  # the slots were read before they are given back
         self._in[0] = received
         if not self._asymmetric:
             _lock_barrier()
         if self._in[16]:
-            os.eventfd_write(self._wake, 1)
+            _wake_up(self._wake)
+
+    def _say_asleep(self, received: int) -> None:
+        """Before the last look at what there is."""
+        if not self._asymmetric:
+            _lock_barrier()
+        self._in[0] = received
+        self._in[8] = 1
+        self._full_barrier()
 
     def _full_barrier(self) -> None:
         if not (self._asymmetric and _membarrier(_MEMBARRIER_GLOBAL_EXPEDITED)):
@@ -248,14 +284,18 @@ class Ring:
             if sent < self._room(sent):
                 return self._room(sent)
         self._out[16] = 1
-        while True:
-            self._full_barrier()
-            if sent < self._room(sent):
-                self._out[16] = 0
-                return self._room(sent)
-            if self._closed:
-                raise RingClosedError("the other side of the ring is gone")
-            self._sleep(_POLL_MS)
+        try:
+            while True:
+                self._full_barrier()
+                if sent < self._room(sent):
+                    self._out[16] = 0
+                    return self._room(sent)
+                if self._closed:
+                    raise RingClosedError("the other side of the ring is gone")
+                self._sleep(_POLL_MS)
+        finally:
+            if self._in[8]:  # an event loop watches the eventfd that was emptied here
+                _wake_up(self._wait)
 
     def _wait_for(self, words: memoryview, slot: int, stamp: int, timeout: float | None) -> int:
         """Sleep until the slot's word is of this stamp, give the rest; 0 when the time is over."""
@@ -263,14 +303,12 @@ class Ring:
         flags = self._in
         try:
             while True:
-                flags[0] = stamp // _STEP - 1
-                flags[8] = 1
-                self._full_barrier()
+                self._say_asleep(stamp // _STEP - 1)
                 size = int(words[slot]) - stamp
                 if size > 0:
                     return size
                 if flags[16]:
-                    os.eventfd_write(self._wake, 1)
+                    _wake_up(self._wake)
                 if self._closed:
                     raise RingClosedError("the other side of the ring is gone")
                 left = _POLL_MS if end is None else int((end - time.monotonic()) * 1000)
@@ -299,14 +337,12 @@ class Ring:
         For event loops, which watch the eventfd themselves: :meth:`wakened` when it is readable.
         """
         received = self._received()
-        self._in[0] = received
-        self._in[8] = 1
-        self._full_barrier()
+        self._say_asleep(received)
         if self._in[_WORDS + (received & _MASK)] > (received + 1) * _STEP:
             self._in[8] = 0
             return False
         if self._in[16]:
-            os.eventfd_write(self._wake, 1)
+            _wake_up(self._wake)
         return True
 
     def wakened(self) -> None:
@@ -340,6 +376,14 @@ def _drain(descriptor: int) -> None:
         return
 
 
+def _wake_up(descriptor: int) -> None:
+    """Make an eventfd readable; the other side may have counted it up as far as it goes."""
+    try:
+        os.eventfd_write(descriptor, 1)
+    except BlockingIOError:
+        return
+
+
 def make_ring() -> tuple[int, int, int]:
     """Make a ring's memory and eventfds: (memfd, eventfd to the host, eventfd to the enclave).
 
@@ -347,7 +391,9 @@ def make_ring() -> tuple[int, int, int]:
     """
     memory = os.memfd_create("broch-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(memory, RING_SIZE)
-    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    fcntl.fcntl(
+        memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    )
     flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
     return memory, os.eventfd(0, flags), os.eventfd(0, flags)
 
