@@ -106,6 +106,6 @@ def encode_as(value: Any, decoder: msgspec.msgpack.Decoder[Any]) -> bytes:
     try:
         data = _encode(value)
         decoder.decode(data)
-    except (msgspec.MsgspecError, OverflowError, RecursionError) as exc:
+    except (ValueError, OverflowError, RecursionError) as exc:  # also text that is not UTF-8
         raise TypeError(f"not the declared type: {exc}") from None
     return data

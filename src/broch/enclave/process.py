@@ -8,8 +8,9 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, NoReturn
 
 from broch.enclave import loader, sandbox
 from broch.enclave.device_channel import DeviceChannel
@@ -22,21 +23,27 @@ from broch.image import Image
 from broch.sdk import Module, StoreError
 
 _MAX_LINE: Final = 1024  # characters of a line that a module prints
-_MAX_MESSAGE: Final = 500
+_MAX_MESSAGE: Final = 500  # characters of an exception's text
+_RESERVE: Final = 1 << 20  # bytes kept for telling that memory ran out
+_reserve: Final[list[bytearray]] = []
 
 
 class _Printer(io.TextIOBase):
     """Standard output of a module: whole lines become PRINT messages, for all to see."""
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: Ring, end: Callable[[PoisonedError], NoReturn]) -> None:
         self._ring = ring
+        self._end = end
         self._line = ""
 
     def write(self, text: str) -> int:
         """Send the lines that are whole now."""
         *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._ring.send(bytes([Kind.PRINT]) + line[:_MAX_LINE].encode("utf-8", "replace"))
+        try:
+            for line in lines:
+                self._ring.send(bytes([Kind.PRINT]) + line[:_MAX_LINE].encode("utf-8", "replace"))
+        except PoisonedError as exc:
+            self._end(exc)
         self._line = self._line[:_MAX_LINE]
         return len(text)
 
@@ -61,10 +68,14 @@ def run(image_fd: int, ring_fds: tuple[int, int, int], device_fd: int, limits: L
         sandbox.name_process(f"enclave:{image.module}")
         device = DeviceChannel(socket.socket(fileno=device_fd))
         sandbox.seal(limits.memory_mb, unsandboxed=limits.unsandboxed)
-        sys.stdout = sys.stderr = _Printer(ring)
+        end = partial(_give_up, ring, image)
+        sys.stdout = sys.stderr = _Printer(ring, end)
+        if not image.debug:
+            sys.unraisablehook = _withhold
+        _reserve.append(bytearray(_RESERVE))
         module = _load(image)
         gc.freeze()
-        Runtime(image, module, ring, device).serve()
+        Runtime(image, module, ring, device, end).serve()
     except Stop:
         assert ring is not None
         ring.send(bytes([Kind.BYE]))
@@ -92,8 +103,13 @@ def _load(image: Image) -> Module:
     return module
 
 
-def _give_up(ring: Ring | None, image: Image | None, exc: BaseException) -> None:
+def _withhold(unraisable: object) -> None:
+    """Say nothing of exceptions in finalizers: Python would print their text."""
+
+
+def _give_up(ring: Ring | None, image: Image | None, exc: BaseException) -> NoReturn:
     """Tell the host why, as far as it may know, and end."""
+    _reserve.clear()
     try:
         if ring is not None:
             ring.send(encode_fault(_report(image, exc)))
@@ -108,11 +124,11 @@ def _report(image: Image | None, exc: BaseException) -> FaultReport:
     if isinstance(exc, MemoryError):
         return FaultReport(what="ran out of memory", place=place)
     if isinstance(exc, PoisonedError):
-        return FaultReport(what=f"refused a poisoned message: {exc}")
+        return FaultReport(what=f"refused a poisoned message: {exc}"[:_MAX_MESSAGE])
     if isinstance(exc, StoreError):
-        return FaultReport(what=f"cannot use its sealed store: {exc}", place=place)
+        return FaultReport(what=f"cannot use its sealed store: {exc}"[:_MAX_MESSAGE], place=place)
     if isinstance(exc, BrochError):
-        return FaultReport(what=str(exc))
+        return FaultReport(what=str(exc)[:_MAX_MESSAGE])
     message = str(exc)[:_MAX_MESSAGE] if image is not None and image.debug else ""
     return FaultReport(what=f"raised {type(exc).__name__}", place=place, message=message)
 

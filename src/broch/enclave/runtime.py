@@ -7,7 +7,7 @@ enclave (:class:`~broch.enclave.ring.PoisonedError`).
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec.structs import asdict
 
 from broch.enclave import handover, join
-from broch.enclave.connections import Connections, Incoming
+from broch.enclave.connections import Connections, Incoming, Outgoing
 from broch.enclave.device_channel import DeviceChannel
 from broch.enclave.gate import Codec, Gate, encode_as
 from broch.enclave.messages import (
@@ -48,14 +48,35 @@ class Stop(BaseException):
     """The host asked for an orderly end."""
 
 
-class Runtime:
-    """One module, running. Also the :class:`broch.sdk.host.Host` of its author's code."""
+def _raise(poison: PoisonedError) -> NoReturn:
+    raise poison
 
-    def __init__(self, image: Image, module: Module, ring: Ring, device: DeviceChannel) -> None:
+
+class Runtime:
+    """One module, running. Also the :class:`broch.sdk.host.Host` of its author's code.
+
+    Args:
+        image: what is run.
+        module: what its code declared.
+        ring: the way to the host.
+        device: the way to the device.
+        end: ends the enclave. Poison that comes while author's code waits for an answer must not
+            pass through that code as an exception, which it could catch.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        module: Module,
+        ring: Ring,
+        device: DeviceChannel,
+        end: Callable[[PoisonedError], NoReturn] = _raise,
+    ) -> None:
         self._image = image
         self._module = module
         self._ring = ring
         self._gate = Gate(ring)
+        self._end = end
         self._device = device
         self._info = device.info()
         self._declared: list[Declared] = module._declared
@@ -109,8 +130,8 @@ class Runtime:
         try:
             data = end.opener.open(counter, message[SEALED.size :])
             value = end.decode(data)
-        except (UntrustedError, msgspec.MsgspecError) as exc:
-            self._refuse(connection, str(exc))
+        except (UntrustedError, ValueError) as exc:
+            self._refuse(connection, _why(exc))
             return
         if end.opener.gaps:
             self._tell_gaps(connection, end)
@@ -127,8 +148,8 @@ class Runtime:
             return
         try:
             value = end.decode(end.opener.open(counter, message[SEALED.size :]))
-        except (UntrustedError, msgspec.MsgspecError) as exc:
-            self._refuse(connection, str(exc))
+        except (UntrustedError, ValueError) as exc:
+            self._refuse(connection, _why(exc))
             return
         if end.opener.gaps:
             self._tell_gaps(connection, end)
@@ -136,7 +157,7 @@ class Runtime:
             result = end.function(value)
             body = b"\x00" + encode_as(result, self._codecs[end.port].result)
         except Refused as exc:
-            body = b"\x01" + str(exc).encode()[:_MAX_NOTICE]
+            body = b"\x01" + _notice(str(exc))
         if self._store_dirty:
             self._commit()
         self._ring.send(end.reply(body, counter))
@@ -147,15 +168,15 @@ class Runtime:
         codec = self._codecs[port]
         try:
             arguments = codec.argument.decode(message[CALL.size :])
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            self._ring.send(_result(call, Status.BAD_ARGUMENTS, str(exc).encode()))
+        except (ValueError, RecursionError) as exc:
+            self._ring.send(_result(call, Status.BAD_ARGUMENTS, _notice(str(exc))))
             return
         assert declared.function is not None
         try:
             body = encode_as(declared.function(**asdict(arguments)), codec.result)
             status = Status.OK
         except Refused as exc:
-            status, body = Status.REFUSED, str(exc).encode()[:_MAX_NOTICE]
+            status, body = Status.REFUSED, _notice(str(exc))
         if self._store_dirty:
             self._commit()
         self._ring.send(_result(call, status, body))
@@ -240,8 +261,7 @@ class Runtime:
         return self._declared[number]
 
     def _refuse(self, connection: int, why: str) -> None:
-        notice = why.encode()[:_MAX_NOTICE]
-        self._ring.send(NOTICE.pack(Kind.REFUSED, connection) + notice)
+        self._ring.send(NOTICE.pack(Kind.REFUSED, connection) + _notice(why))
 
     def _tell_gaps(self, connection: int, end: Incoming) -> None:
         self._ring.send(GAP.pack(Kind.GAP, connection, end.opener.gaps))
@@ -252,10 +272,13 @@ class Runtime:
     def emit(self, port: int, value: Any) -> None:
         """Seal ``value`` to every connection of this output."""
         data = encode_as(value, self._codecs[port].argument)
-        if self._store_dirty:
-            self._commit()
-        for end in self._connections.outputs.get(port, ()):
-            self._ring.send(end.event(data))
+        try:
+            if self._store_dirty:
+                self._commit()
+            for end in self._connections.outputs.get(port, ()):
+                self._ring.send(end.event(data))
+        except PoisonedError as exc:
+            self._end(exc)
 
     def request(self, port: int, value: Any) -> Any:
         """Seal a question, wait for its answer."""
@@ -264,6 +287,12 @@ class Runtime:
         end = self._connections.requests.get(port)
         if end is None:
             raise RequestFailed("the request is not connected")
+        try:
+            return self._request(end, data, codec)
+        except PoisonedError as exc:
+            self._end(exc)
+
+    def _request(self, end: Outgoing, data: bytes, codec: Codec) -> Any:
         if self._store_dirty:
             self._commit()
         message, counter = end.request(data)
@@ -280,8 +309,8 @@ class Runtime:
                 body = end.open_reply(answer, counter)
                 if body[:1] == b"\x00":
                     return codec.result.decode(body[1:])
-            except (UntrustedError, msgspec.MsgspecError) as exc:
-                self._refuse(end.connection, str(exc))
+            except (UntrustedError, ValueError) as exc:
+                self._refuse(end.connection, _why(exc))
                 continue
             raise RequestFailed(f"refused: {body[1:].decode('utf-8', 'replace')}")
 
@@ -289,6 +318,12 @@ class Runtime:
         """Ask the host; what it answers has the declared type, and is otherwise anything."""
         codec = self._codecs[port]
         data = encode_as(value, codec.argument)
+        try:
+            return self._ocall(port, data, codec)
+        except PoisonedError as exc:
+            self._end(exc)
+
+    def _ocall(self, port: int, data: bytes, codec: Codec) -> Any:
         if self._store_dirty:
             self._commit()
         self._ocalls += 1
@@ -301,13 +336,16 @@ class Runtime:
             raise OcallFailed(answer[RETURN.size :].decode("utf-8", "replace")[:_MAX_NOTICE])
         try:
             return codec.result.decode(answer[RETURN.size :])
-        except (msgspec.MsgspecError, RecursionError) as exc:
+        except (ValueError, RecursionError) as exc:
             name = self._declared[port].port.name
             raise PoisonedError(f"answer to ocall {name}: {exc}") from None
 
     def load_store(self) -> dict[str, Any]:
         """Read the sealed store."""
-        return self._store.read()
+        try:
+            return self._store.read()
+        except PoisonedError as exc:
+            self._end(exc)
 
     def store_changed(self) -> None:
         """Remember to write the store before anything else leaves."""
@@ -344,6 +382,15 @@ class Runtime:
             signer=self._info.signer,
             signing_key=self._keys.signing,
         )
+
+
+def _notice(text: str) -> bytes:
+    return text.encode("utf-8", "replace")[:_MAX_NOTICE]
+
+
+def _why(exc: UntrustedError | ValueError) -> str:
+    """What the host may know: what was wrong with a value says what was in it."""
+    return str(exc) if isinstance(exc, UntrustedError) else "not of the declared type"
 
 
 def _result(call: int, status: Status, body: bytes) -> bytes:
