@@ -86,6 +86,7 @@ class Machine:
             packets.close_all(descriptors)
             return True
         if isinstance(question, Kill):
+            packets.close_all(descriptors)
             packets.send(self._zygote, msgspec.msgpack.encode(question))
             return True
         try:
@@ -162,6 +163,8 @@ class Machine:
         return None if packet is None else _report.decode(packet[0])
 
     def _hear_zygote(self) -> bool:
+        if not _has_news(self._zygote):
+            return True  # a load, served since the poll, took it
         report = self._zygote_report()
         if report is None:
             return False
@@ -176,14 +179,20 @@ class Machine:
         self._say(report)
 
     def _serve_enclave(self, descriptor: int) -> None:
+        """Answer one question. What a module sends may not stop the machine: others run on it."""
         sock, service = self._services[descriptor]
         try:
-            packet = sock.recv(MAX_PACKET)
-            if packet:
-                sock.send(service.answer(packet))
-                return
+            packet = sock.recv(MAX_PACKET, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return  # the descriptor is another enclave's than at the poll
         except OSError:
-            pass
+            packet = b""
+        try:
+            if packet:
+                sock.send(service.answer(packet), socket.MSG_DONTWAIT)
+                return
+        except (OSError, ValueError, RecursionError):
+            pass  # it does not take its answers, or asked nonsense
         self._hang_up(descriptor)
 
     def _hang_up(self, descriptor: int) -> None:
@@ -194,6 +203,12 @@ class Machine:
 
     def _say(self, answer: Answer) -> None:
         packets.send(self._agent, msgspec.msgpack.encode(answer))
+
+
+def _has_news(sock: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 _question: Final = msgspec.msgpack.Decoder(Question)
@@ -222,6 +237,8 @@ def run(spec: MachineSpec, runtime: bytes, agent: socket.socket) -> None:
     if os.fork() == 0:
         sandbox.die_with_parent(parent)
         sandbox.name_process("broch-zygote")
+        sandbox.not_dumpable()  # nobody may alter what becomes an enclave
+        os.environ.clear()  # not measured, and nothing of a module's business
         ours.close()
         agent.close()
         Zygote(theirs).run()

@@ -1,6 +1,7 @@
 """The agent's side of a machine: load enclaves, kill them, hear of their end. For asyncio."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,14 +98,19 @@ class MachineClient:
         try:
             waiting = self._expect(name)
             load = Load(name, packed.tee, limits, has_signature=packed.signature is not None)
-            self._send(load, memories)
+            try:
+                self._send(load, memories)
+            except OSError:
+                del self._waiting[name]
+                raise InternalError("the machine is gone") from None
         finally:
             packets.close_all(memories)
         return await waiting
 
     def kill(self, name: str) -> None:
         """End an enclave; ``on_ended`` follows."""
-        self._send(Kill(name), ())
+        with contextlib.suppress(OSError):  # the machine is gone, and all of its enclaves
+            self._send(Kill(name), ())
 
     def close(self) -> None:
         """Hang up, which ends the machine and all its enclaves."""

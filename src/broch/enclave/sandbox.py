@@ -37,7 +37,7 @@ _ALLOW_X86: Final = {
     "sched_yield": 24, "mremap": 25, "madvise": 28, "getpid": 39, "sendto": 44, "recvfrom": 45,
     "exit": 60, "gettimeofday": 96, "sigaltstack": 131, "gettid": 186, "futex": 202,
     "clock_gettime": 228, "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231,
-    "ppoll": 271, "getrandom": 318, "membarrier": 324, "rseq": 334,
+    "restart_syscall": 219, "ppoll": 271, "getrandom": 318, "membarrier": 324, "rseq": 334,
 }  # fmt: skip
 _DENY_X86: Final = {
     "open": 2, "stat": 4, "lstat": 6, "lseek": 8, "ioctl": 16, "access": 21, "socket": 41,
@@ -47,10 +47,10 @@ _DENY_X86: Final = {
 _ALLOW_ARM: Final = {
     "close": 57, "read": 63, "write": 64, "ppoll": 73, "fstat": 80, "exit": 93, "exit_group": 94,
     "futex": 98, "clock_gettime": 113, "clock_getres": 114, "clock_nanosleep": 115,
-    "sched_yield": 124, "sigaltstack": 132, "rt_sigaction": 134, "rt_sigprocmask": 135,
-    "rt_sigreturn": 139, "gettimeofday": 169, "getpid": 172, "gettid": 178, "sendto": 206,
-    "recvfrom": 207, "brk": 214, "munmap": 215, "mremap": 216, "mmap": 222, "mprotect": 226,
-    "madvise": 233, "getrandom": 278, "membarrier": 283, "rseq": 293,
+    "sched_yield": 124, "restart_syscall": 128, "sigaltstack": 132, "rt_sigaction": 134,
+    "rt_sigprocmask": 135, "rt_sigreturn": 139, "gettimeofday": 169, "getpid": 172, "gettid": 178,
+    "sendto": 206, "recvfrom": 207, "brk": 214, "munmap": 215, "mremap": 216, "mmap": 222,
+    "mprotect": 226, "madvise": 233, "getrandom": 278, "membarrier": 283, "rseq": 293,
 }  # fmt: skip
 _DENY_ARM: Final = {
     "getcwd": 17, "fcntl": 25, "ioctl": 29, "faccessat": 48, "openat": 56, "lseek": 62,
@@ -69,6 +69,9 @@ class _Arch:
     deny: dict[str, int]
     memory_files: dict[str, int]
 
+
+_MEMORY_FILE: Final = 4 * 1024 * 1024  # bytes that a builder may write into one
+_MEMORY_FILES: Final = 16  # that it may have open, with all else
 
 _ARCHES: Final = {
     "x86_64": _Arch(0xC000003E, _ALLOW_X86, _DENY_X86, _MEMORY_FILES_X86),
@@ -207,13 +210,20 @@ def limit_memory(megabytes: int) -> None:
     """Let the process map so much more than it has now."""
     with open("/proc/self/statm", encoding="ascii") as statm:
         now = int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    limit = now + megabytes * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    _limit(resource.RLIMIT_AS, now + megabytes * 1024 * 1024)
 
 
 def limit_processor(seconds: int) -> None:
     """Be killed after so much processor time."""
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    _limit(resource.RLIMIT_CPU, seconds)
+
+
+def _limit(kind: int, limit: int) -> None:
+    """Set a limit for good; a lower one that is in force stays."""
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(kind, (limit, limit))
 
 
 def seal(memory_mb: int, *, unsandboxed: bool = False, writes_memory_files: bool = False) -> None:
@@ -233,9 +243,10 @@ def seal(memory_mb: int, *, unsandboxed: bool = False, writes_memory_files: bool
     no_new_privileges()
     with contextlib.suppress(OSError):  # seccomp denies the same; doctor tells what is missing
         landlock()
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    if not writes_memory_files:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    _limit(resource.RLIMIT_NPROC, 0)
+    _limit(resource.RLIMIT_FSIZE, _MEMORY_FILE if writes_memory_files else 0)
+    if writes_memory_files:
+        _limit(resource.RLIMIT_NOFILE, _MEMORY_FILES)
     try:
         seccomp(writes_memory_files=writes_memory_files)
     except (OSError, InternalError):

@@ -118,7 +118,8 @@ def _become_enclave(parent: int, limits: Limits, descriptors: list[int]) -> None
 
 def _only(descriptors: list[int]) -> list[int]:
     """Close every descriptor but these, which become 3, 4, ...; 0 to 2 become /dev/null."""
-    high = [os.dup2(d, 64 + i, inheritable=False) for i, d in enumerate(descriptors)]
+    above = max(*descriptors, 2 + len(descriptors)) + 1  # so that no copy takes another's place
+    high = [os.dup2(d, above + i, inheritable=False) for i, d in enumerate(descriptors)]
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
