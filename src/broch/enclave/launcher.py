@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -17,7 +18,7 @@ import broch
 from broch.enclave import closure, packets
 from broch.enclave.launcher_main import Declare, Declared, Hello, StartNode, Wrong
 from broch.enclave.machine import MachineSpec
-from broch.errors import InternalError
+from broch.errors import InternalError, UntrustedError
 from broch.image import Interface
 from broch.sdk import DeclarationError
 
@@ -26,6 +27,7 @@ _BOOT: Final = (
     "from broch.enclave.launcher_main import main; main(int(sys.argv[1]))"
 )
 _START_SECONDS: Final = 60  # the first start on a machine compiles all of the closure
+_DECLARE_SECONDS: Final = 90  # more than a builder lives, if it does not fight its own end
 _outcome: Final = msgspec.msgpack.Decoder(Declared | Wrong)
 
 
@@ -55,8 +57,12 @@ class Launcher:
 
         Args:
             pycache: folder for the closure's bytecode; only its owner may be able to write it.
+
+        Raises:
+            UntrustedError: the folder is another user's, or others may write to it.
         """
         pycache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_pycache(pycache)
         ours, theirs = packets.pair()
         with theirs:
             child = subprocess.Popen(
@@ -91,7 +97,11 @@ class Launcher:
             with theirs:
                 order = msgspec.msgpack.encode(Declare(dict(files), main))
                 packets.send(self._control, order, (theirs.fileno(),))
-            packet = packets.receive(ours)
+            ours.settimeout(_DECLARE_SECONDS)
+            try:
+                packet = packets.receive(ours)
+            except TimeoutError:
+                packet = None
         if packet is None:
             raise DeclarationError(
                 "the module's code did not come to an end",
@@ -146,6 +156,18 @@ class Starting:
         self._control.settimeout(None)
         hello = msgspec.msgpack.decode(packet[0], type=Hello)
         return Launcher(self._child, self._control, hello)
+
+
+def _check_pycache(folder: Path) -> None:
+    """Bytecode is run and not measured: nobody else may have put it there."""
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise UntrustedError(
+            f"belongs to user {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}: others "
+            "may have put bytecode there",
+            place=str(folder),
+            hint="remove the folder; it is made anew",
+        )
 
 
 def _search_path() -> list[str]:

@@ -23,6 +23,7 @@ from broch.sdk import DeclarationError
 
 _BUILD_MB: Final = 512  # memory that a module's code may use while it is built
 _BUILD_SECONDS: Final = 20  # processor time that it may take
+_BUILD_WAIT: Final = 60  # seconds that it may take, asleep or not
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -79,9 +80,10 @@ def main(descriptor: int) -> None:
         order = _order.decode(message)
         if isinstance(order, Declare):
             _fork(partial(_declare, order, answer), control)
+            os.close(answer)
         else:
-            _start_node(order, runtime, answer, control)
-        os.close(answer)
+            with socket.socket(fileno=answer) as agent_control:
+                _start_node(order, runtime, agent_control, control)
     os.killpg(0, signal.SIGKILL)
 
 
@@ -105,25 +107,30 @@ def _fork(work: Callable[[], None], control: socket.socket, *others: socket.sock
         os._exit(1)
 
 
-def _start_node(order: StartNode, runtime: bytes, answer: int, control: socket.socket) -> None:
-    for_machine, for_agent = packets.pair()
-    _fork(partial(machine.run, order.machine, runtime, for_machine), control, for_agent)
-    _fork(partial(_run_agent, order, for_agent, answer), control, for_machine)
-    for_machine.close()
-    for_agent.close()
+def _start_node(
+    order: StartNode, runtime: bytes, agent_control: socket.socket, control: socket.socket
+) -> None:
+    ours, theirs = packets.pair()
+    work = partial(machine.run, order.machine, runtime, ours)
+    _fork(work, control, theirs, agent_control)
+    _fork(partial(_run_agent, order, theirs, agent_control), control, ours)
+    ours.close()
+    theirs.close()
 
 
-def _run_agent(order: StartNode, for_agent: socket.socket, control: int) -> None:
+def _run_agent(order: StartNode, machine: socket.socket, control: socket.socket) -> None:
     sandbox.name_process(f"agent:{order.machine.name}")
     module, _, function = order.target.partition(":")
     target = getattr(importlib.import_module(module), function)
-    target(for_agent, socket.socket(fileno=control), order.spec)
+    target(machine, control, order.spec)
 
 
 def _declare(order: Declare, answer: int) -> None:
     """Run the code as an enclave would, in a process as closed; send what it declares."""
     reply = socket.socket(fileno=os.dup(answer))
+    os.environ.clear()
     sandbox.limit_processor(_BUILD_SECONDS)
+    signal.alarm(_BUILD_WAIT)  # nobody handles it: it ends the process
     try:
         loader.check_imports(order.files)
         sandbox.seal(_BUILD_MB, writes_memory_files=True)

@@ -6,6 +6,7 @@ both find ``helpers.py``. Beyond these a module may import ``broch`` and the mod
 """
 
 import ast
+import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -24,6 +25,12 @@ def check_imports(files: Mapping[str, bytes]) -> None:
     for path, code in sorted(files.items()):
         if path.endswith(".py"):
             for name, line in _imports(path, code):
+                if _path_of(name, files) is not None and _is_hidden(name):
+                    raise DeclarationError(
+                        f"import of {name} finds another module of this name, not the file here",
+                        place=f"{path}:{line}",
+                        hint=f"rename the file, or write: from .{name} import ...",
+                    )
                 if not _may_import(name, files):
                     raise DeclarationError(
                         f"{name} cannot be imported inside an enclave",
@@ -51,11 +58,16 @@ def _parse(path: str, code: bytes) -> ast.Module:
 
 def _may_import(name: str, files: Mapping[str, bytes]) -> bool:
     return (
-        name == "broch"
-        or name.startswith("broch.sdk")
+        name in ("broch", "broch.sdk")
+        or name.startswith("broch.sdk.")
         or name in FOR_MODULES
         or _path_of(name, files) is not None
     )
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether the launcher has imported something of this name before any image's file."""
+    return name in FOR_MODULES or name in sys.modules
 
 
 def _path_of(name: str, files: Mapping[str, bytes]) -> str | None:
@@ -67,10 +79,15 @@ def _path_of(name: str, files: Mapping[str, bytes]) -> str | None:
 
 
 class _ImageFinder(MetaPathFinder, Loader):
-    """Finds an image's own files, and refuses whatever was not imported before."""
+    """Finds an image's own files, and refuses whatever was not imported before.
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
+    A file is one module under all of its names: ``module.helpers``, and ``helpers`` for short.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], main: str, space: ModuleType) -> None:
         self._files = files
+        self._modules = {main: space}
+        self._specs: dict[str, ModuleSpec | None] = {main: space.__spec__}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -78,16 +95,26 @@ class _ImageFinder(MetaPathFinder, Loader):
         file = _path_of(fullname, self._files)
         if file is None:
             raise ImportError(f"{fullname} cannot be imported inside an enclave")
+        if file not in self._modules and not fullname.startswith(f"{PACKAGE}."):
+            importlib.import_module(f"{PACKAGE}.{fullname}")
         return ModuleSpec(fullname, self, origin=file, is_package=file.endswith("/__init__.py"))
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._modules.get(str(spec.origin))
 
     def exec_module(self, module: ModuleType) -> None:
         spec = module.__spec__
         assert spec is not None
-        assert spec.origin is not None
-        exec(_compile(spec.origin, self._files[spec.origin]), module.__dict__)  # noqa: S102
+        file = str(spec.origin)
+        if file in self._modules:
+            module.__spec__ = self._specs[file]
+            return
+        self._modules[file], self._specs[file] = module, spec
+        try:
+            exec(_compile(file, self._files[file]), module.__dict__)  # noqa: S102
+        except BaseException:
+            del self._modules[file], self._specs[file]
+            raise
 
 
 def _compile(path: str, code: bytes) -> CodeType:
@@ -102,10 +129,9 @@ def run(files: Mapping[str, bytes], main: str) -> Module:
     Raises:
         DeclarationError: it declares no module, or several, or declares one wrongly.
     """
-    finder = _ImageFinder(files)
-    sys.meta_path[:] = [finder]
-    sys.path[:] = []
     space = ModuleType(PACKAGE)
+    sys.meta_path[:] = [_ImageFinder(files, main, space)]
+    sys.path[:] = []
     space.__path__ = []
     space.__package__ = PACKAGE
     space.__file__ = main
