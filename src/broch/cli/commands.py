@@ -123,11 +123,11 @@ def emit(
 def events(
     name: AppArgument = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Wait for more until the application ends.")
+        bool, typer.Option("--follow", "-f", help="Show all, until the application ends.")
     ] = False,
     json: Json = False,
 ) -> int:
-    """Show what happened: output of modules, faults, restarts, refusals, the operator's events."""
+    """Show the next thing that happens: a module's output, fault, restart, refusal or event."""
     from broch.cli import running
 
     return running.events(name, follow=follow, as_json=json)

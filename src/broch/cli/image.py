@@ -41,7 +41,7 @@ def build(
             raise UsageError(f"{text!r} is not a name", place=what, hint=hint)
     sources = _sources(source, name, files, version)
     home = Home.find()
-    launcher = Launcher.start(home.folder("cache"))
+    launcher = Launcher.start(home.folder("pycache"))
     try:
         image = Image(
             app=app,

@@ -106,7 +106,8 @@ class _Signals:
     async def during(self, work: Awaitable[T]) -> T:
         """The outcome of ``work``, unless a signal comes first; then it is cancelled."""
         task = asyncio.ensure_future(work)
-        await asyncio.wait({task, self._came}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {task, self._came}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             task.cancel()
             await asyncio.wait({task})

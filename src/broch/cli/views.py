@@ -97,6 +97,9 @@ def event_line(event: Mapping[str, Any], *, with_time: bool = False) -> str:
     if kind == "event" and "value" in event:
         kind, text = str(event.get("port", kind)), json.dumps(event["value"], default=str)
         return output.clean(f"{_time(event) if with_time else ''}{module}.{kind} {text}")
+    place = event.get("place")
+    if kind == "fault" and place:
+        text = f"{place}: {text}"
     line = f"{module} | {text}" if kind == "print" else f"{module} {kind}: {text}"
     line = f"{_time(event) if with_time else ''}{line}"
     return output.clean(line).replace("\n", "\\n")
