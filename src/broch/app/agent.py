@@ -170,9 +170,7 @@ class Agent:
 
     async def _load(self, order: Load) -> None:
         assert self._machine is not None
-        work = HostWork(
-            order.module, order.ocalls, Path(self._spec.stores, f"{order.module}.store")
-        )
+        work = HostWork(order.module, order.ocalls, Path(self._spec.stores, order.store))
         packed = Packed(tee=order.tee, data=order.data, signature=order.signature)
         limits = Limits(memory_mb=order.memory_mb, unsandboxed=order.unsandboxed)
         try:

@@ -78,6 +78,7 @@ class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
     seconds: float  # how long one message may take
     ocalls: dict[int, tuple[str, str]]  # port -> file, function
     every: dict[int, float]  # port -> seconds
+    store: str  # name of the file of its sealed store
 
     def __repr__(self) -> str:
         return f"Load(handle={self.handle}, module={self.module!r}, {len(self.data)} bytes)"

@@ -57,6 +57,13 @@ class Built:
         """What a store of this module is bound to."""
         return self.tee.seal_bindings[0]
 
+    @property
+    def store_name(self) -> str:
+        """The file that holds its sealed store: one for all that can open it."""
+        if self.seals_to is SealBinding.CODE:
+            return f"{self.spec.name}.{self.measurement.value.hex()[:16]}.store"
+        return f"{self.spec.name}.store"
+
     def real_place(self, place: str) -> str:
         """``modules/controller.py:12`` for ``controller.py:12``."""
         return _real_place(self.sources, place)

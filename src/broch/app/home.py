@@ -2,7 +2,7 @@
 
     devices/APP/NODE.TEE/   emulated devices (see :mod:`broch.enclave.device_folder`)
     keys/                   deployer.pem (Ed25519), TEE.pem (signing keys), each 0600
-    apps/APP/               lock and control.sock while it runs; stores/NODE/MODULE.store
+    apps/APP/               lock and control.sock while it runs; stores/NODE/*.store
 
 The root is ``$BROCH_HOME``, or ``$XDG_STATE_HOME/broch``, or ``~/.local/state/broch``; all folders
 are 0700. A key or folder of another user, or one that others may use, is refused.

@@ -111,6 +111,7 @@ class ModuleRun:
                 for port in interface.of(PortKind.EVERY)
                 if port.seconds is not None
             },
+            store=self.built.store_name,
         )
 
     async def attest(self, admission: Admission) -> None:

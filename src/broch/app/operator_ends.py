@@ -59,9 +59,7 @@ class OperatorEnds:
         connection, epoch, counter = head(SEALED, message)
         found = self._openers.get(connection)
         if found is None:
-            raise UntrustedError(
-                f"an event on connection {connection}, which is not the operator's"
-            )
+            raise UntrustedError(f"connection {connection} does not lead to the operator")
         opener, current = found
         tally = self.tallies[connection]
         if epoch != current:
