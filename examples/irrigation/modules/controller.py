@@ -1,7 +1,8 @@
-"""The controller: it decides how much water the lawn gets, and keeps the totals.
+"""The controller: it decides how much water the lawn gets, and sums the season up.
 
 It decides on a day when both reports of that day are in. The decision depends on these two and
-nothing else, so a day that is asked again gets the same answer, and totals count a day once.
+nothing else, so a day that is asked again gets the same answer, and there is nothing to store: the
+totals come with the reports.
 """
 
 from broch import Module, Struct
@@ -21,13 +22,13 @@ finished = module.output("finished", Season)
 
 
 class Summary(Struct):
-    days: int
-    irrigations: int
-    water_mm: float
-    timer_water_mm: float
-    water_saved_percent: float
-    stressed_days: int
-    timer_stressed_days: int
+    days: int = 0
+    irrigations: int = 0
+    water_mm: float = 0.0
+    timer_water_mm: float = 0.0
+    water_saved_percent: float = 0.0
+    stressed_days: int = 0
+    timer_stressed_days: int = 0
 
 
 class State:
@@ -35,8 +36,8 @@ class State:
 
     moisture: Moisture | None = None  # the latest
     rain: Rain | None = None
-    reported: int = -1  # the last day that the operator was told of
-    finished: bool = False
+    order: Watering | None = None  # of the last day
+    over: Season | None = None
 
 
 @module.input
@@ -53,39 +54,41 @@ def rain(reading: Rain) -> None:
 
 @module.input
 def over(season: Season) -> None:
-    if not State.finished:
-        State.finished = True
+    if season != State.over:
+        State.over = season
         finished.emit(season)
 
 
 @module.entry
 def summary() -> Summary:
     """The season so far, against a timer that waters 25 mm a week from May to September."""
-    latest, water = State.moisture, module.store.get("water", 0.0)
-    timer = latest.timer_water if latest else 0.0
+    reading, order = State.moisture, State.order
+    if reading is None:
+        return Summary()
+    today = order.water if order and order.day == reading.day else 0.0
+    water, timer = reading.water + today, reading.timer_water
     return Summary(
-        days=latest.day + 1 if latest else 0,
-        irrigations=module.store.get("irrigations", 0),
+        days=reading.day + 1,
+        irrigations=reading.irrigations + (today > 0),
         water_mm=round(water, 1),
         timer_water_mm=round(timer, 1),
         water_saved_percent=round(100 * (1 - water / timer), 1) if timer else 0.0,
-        stressed_days=latest.stressed_days if latest else 0,
-        timer_stressed_days=latest.timer_stressed_days if latest else 0,
+        stressed_days=reading.stressed_days,
+        timer_stressed_days=reading.timer_stressed_days,
     )
 
 
 def decide() -> None:
-    """Order water for the day whose reports are both in."""
+    """Order water for the day whose reports are both in; tell the operator of it once."""
     reading, station = State.moisture, State.rain
-    if reading is None or station is None or reading.day != station.day:
+    if reading is None or station is None:
+        return
+    if (reading.season, reading.day) != (station.season, station.day):
         return
     water = water_for(reading.percent, station.rain)
-    if water > 0 and reading.day > module.store.get("last", -1):
-        module.store["last"] = reading.day
-        module.store["irrigations"] = module.store.get("irrigations", 0) + 1
-        module.store["water"] = module.store.get("water", 0.0) + water
-    if reading.day > State.reported:
-        State.reported = reading.day
+    order = Watering(season=reading.season, day=reading.day, water=water)
+    if is_later(order, State.order):
+        State.order = order
         day.emit(
             DayReport(
                 date=reading.date,
@@ -94,7 +97,11 @@ def decide() -> None:
                 irrigation=water,
             )
         )
-    watering.emit(Watering(day=reading.day, water=water))
+    watering.emit(order)
+
+
+def is_later(order: Watering, other: Watering | None) -> bool:
+    return other is None or order.season != other.season or order.day > other.day
 
 
 def water_for(percent: float, rained: float) -> float:

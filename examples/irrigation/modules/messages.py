@@ -14,25 +14,30 @@ class Sample(Struct):
 
 
 class Day(Struct):
-    """A day of the season has come; the first one is 0."""
+    """A day of a season has come; the first one is 0. Seasons have numbers by chance."""
 
+    season: int
     day: int
 
 
 class Moisture(Struct):
-    """The ground on the evening of a day, and what there is to compare it with."""
+    """The ground on the evening of a day, and the season so far."""
 
+    season: int
     day: int
     date: str
     percent: float  # water, in percent of volume
-    stressed_days: int  # so far: the lawn wanted more water than it could draw
-    timer_water: float  # mm so far, had a timer watered the same lawn
+    irrigations: int
+    water: float  # mm that the valve gave
+    stressed_days: int  # on which the lawn wanted more water than it could draw
+    timer_water: float  # mm, had a timer watered the same lawn
     timer_stressed_days: int
 
 
 class Rain(Struct):
     """What the weather station collected."""
 
+    season: int
     day: int
     rain: float  # mm
 
@@ -40,13 +45,15 @@ class Rain(Struct):
 class Watering(Struct):
     """Water for the lawn: ordered from the valve, or reported by it."""
 
+    season: int
     day: int
     water: float  # mm; 0 keeps the valve shut
 
 
 class Season(Struct):
-    """The season is over."""
+    """A season is over."""
 
+    season: int
     days: int
 
 

@@ -7,9 +7,10 @@ advances as fast as the events travel, and its outcome does not depend on their 
 An event that is lost (a module was restarted) stops the circle; `kick` then reports the same day
 again, and every module answers a day that it has seen as it did before. The balance is stored once
 in thirty days: a soil sensor that is restarted goes back to the last of these, and comes to the
-same balance again.
+same balance again. When a season is over it is forgotten, and the next start begins a new one.
 """
 
+import secrets
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 
@@ -36,8 +37,11 @@ sample = module.ocall("sample", int, Sample | None)  # None: the season is over
 class Balance:
     """The lawn, and the same lawn had a timer watered it."""
 
+    season: int
     day: int = 0
     depletion: float = 0.0  # mm missing to field capacity
+    irrigations: int = 0
+    water: float = 0.0  # mm
     stressed_days: int = 0
     timer_depletion: float = 0.0
     timer_stressed_days: int = 0
@@ -55,7 +59,9 @@ class State:
 @module.every(1.0)
 def kick() -> None:
     if State.evening is None:
-        begin(Balance(**module.store["balance"]) if "balance" in module.store else Balance())
+        if "balance" not in module.store:
+            module.store["balance"] = asdict(Balance(season=secrets.randbits(48)))
+        begin(Balance(**module.store["balance"]))
     elif State.evening.day == State.kicked:
         report(State.evening)
     if State.evening is not None:
@@ -65,10 +71,17 @@ def kick() -> None:
 @module.input
 def watered(watering: Watering) -> None:
     evening = State.evening
-    if evening is None or not State.date or watering.day != evening.day:
+    if evening is None or not State.date:
+        return
+    if (watering.season, watering.day) != (evening.season, evening.day):
         return  # an answer to a day that is closed
-    depletion = max(0.0, evening.depletion - watering.water)
-    morning = replace(evening, day=evening.day + 1, depletion=depletion)
+    morning = replace(
+        evening,
+        day=evening.day + 1,
+        depletion=max(0.0, evening.depletion - watering.water),
+        irrigations=evening.irrigations + (watering.water > 0),
+        water=evening.water + watering.water,
+    )
     if morning.day % STORE_EVERY == 0:
         module.store["balance"] = asdict(morning)
     begin(morning)
@@ -79,6 +92,8 @@ def begin(morning: Balance) -> None:
     weather = sample(morning.day)
     State.date = weather.date if weather else ""
     State.evening = through_the_day(morning, weather) if weather else morning
+    if not weather:
+        module.store.clear()
     report(State.evening)
 
 
@@ -108,14 +123,17 @@ def timer_water(today: date) -> float:
 def report(evening: Balance) -> None:
     """Say how the open day is, so that the others decide what it gets."""
     if not State.date:
-        over.emit(Season(days=evening.day))
+        over.emit(Season(season=evening.season, days=evening.day))
         return
-    day.emit(Day(day=evening.day))
+    day.emit(Day(season=evening.season, day=evening.day))
     moisture.emit(
         Moisture(
+            season=evening.season,
             day=evening.day,
             date=State.date,
             percent=LAWN_ON_LOAM.percent(evening.depletion),
+            irrigations=evening.irrigations,
+            water=evening.water,
             stressed_days=evening.stressed_days,
             timer_water=evening.timer_water,
             timer_stressed_days=evening.timer_stressed_days,

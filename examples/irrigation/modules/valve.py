@@ -15,7 +15,8 @@ drive = module.ocall("drive", Watering, None)
 
 @module.input
 def watering(order: Watering) -> None:
-    if order.water > 0 and order.day > module.store.get("last", -1):
-        module.store["last"] = order.day
+    is_new = order.season != module.store.get("season") or order.day > module.store["day"]
+    if order.water > 0 and is_new:
+        module.store["season"], module.store["day"] = order.season, order.day
         drive(order)
     watered.emit(order)

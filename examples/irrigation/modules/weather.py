@@ -11,4 +11,4 @@ collected = module.ocall("collected", int, float)  # mm of rain, of a day
 
 @module.input
 def day(today: Day) -> None:
-    rain.emit(Rain(day=today.day, rain=collected(today.day)))
+    rain.emit(Rain(season=today.season, day=today.day, rain=collected(today.day)))
