@@ -20,6 +20,8 @@ from broch.enclave.ring import SLOT_SIZE, PoisonedError, Ring, RingClosedError
 from broch.errors import BrochError
 
 _BATCH: Final = 256  # messages taken out before others have their turn
+_HOT: Final = 16  # messages in a batch from which on a ring is polled instead of watched
+_PAUSE: Final = 0.001  # seconds until a polled ring is looked at again
 _CREDIT: Final = 64  # messages given without looking for room again
 _WINDOW: Final = MAX_BACKLOG // 2  # messages given and not worked off
 _CROWDED: Final = 1024  # messages queued here at which those who feed it must wait
@@ -254,7 +256,7 @@ class EnclaveHost:
         """Take out a batch; then sleep, or come back, or wait for those it goes to."""
         receive, find = self._ring.receive, self.events.get
         try:
-            for _ in range(_BATCH):
+            for taken in range(_BATCH):
                 message = receive(0)
                 if message is None:
                     break
@@ -267,7 +269,15 @@ class EnclaveHost:
             if self._queue or self._answers:
                 self._flush()
             self._must_wait = self._hub.flow.must_wait(self)
-            if not self._must_wait and (message is not None or not self._ring.prepare_sleep()):
+            if self._must_wait:
+                return
+            if message is not None:
+                self._schedule()
+            elif taken >= _HOT:
+                # More will come: to be woken for each message costs the enclave more than to send.
+                self._is_scheduled = True
+                self._loop.call_later(_PAUSE, self._drain_again)
+            elif not self._ring.prepare_sleep():
                 self._schedule()
         except RingClosedError:
             return
