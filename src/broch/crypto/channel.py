@@ -1,9 +1,10 @@
 """One-way AEAD channels with counters: what travels on a connection.
 
-Nonce = 4-byte epoch || 8-byte counter, big-endian, never used twice under a key. Associated data
-= connection id (4 bytes) || direction (1 byte), and for a reply the counter of what it answers
-(8 bytes). A sealed message is ``ciphertext || tag`` (tag: 16 bytes). Receivers take strictly rising
-counters: a replay or a message out of order is refused, a gap is counted.
+Nonce = 4-byte epoch || 8-byte counter, big-endian, never used twice under a key: both directions of
+a connection share its key, so the counter's top bit is the direction. Associated data = connection
+id (4 bytes) || direction (1 byte), and for a reply the counter of what it answers (8 bytes). A
+sealed message is ``ciphertext || tag`` (tag: 16 bytes). Receivers take strictly rising counters: a
+replay or a message out of order is refused, a gap is counted.
 """
 
 import struct
@@ -18,11 +19,12 @@ from broch.errors import InternalError, UntrustedError
 
 KEY_SIZE: Final = 16  # bytes
 TAG_SIZE: Final = 16  # bytes
-MAX_COUNTER: Final = 2**64 - 1
+MAX_COUNTER: Final = 2**63 - 1
 REKEY_AT: Final = 2**48  # messages under one key; far below what AES-GCM bears
 _NONCE: Final = struct.Struct(">IQ")
 _AD: Final = struct.Struct(">IB")
 _REPLY: Final = struct.Struct(">Q")
+_DIRECTION_BIT: Final = 63
 
 
 class Direction(IntEnum):
@@ -54,7 +56,7 @@ def _aead(cipher: str, key: bytes) -> Aead:
 class Sealer:
     """The sending end of one direction of a connection."""
 
-    __slots__ = ("_ad", "_encrypt", "_epoch", "counter")
+    __slots__ = ("_ad", "_encrypt", "_epoch", "_top", "counter")
 
     def __init__(
         self, cipher: str, key: bytes, *, connection: int, direction: Direction, epoch: int
@@ -62,6 +64,7 @@ class Sealer:
         self._encrypt = _aead(cipher, key).encrypt
         self._ad = _AD.pack(connection, direction)
         self._epoch = epoch
+        self._top = direction << _DIRECTION_BIT
         self.counter = 0  # of the last message sealed; the first is 1
 
     def seal(self, data: bytes, answers: int | None = None) -> tuple[int, bytes]:
@@ -79,13 +82,13 @@ class Sealer:
             raise InternalError("the connection's key is used up: it must be rekeyed")
         self.counter = counter
         ad = self._ad if answers is None else self._ad + _REPLY.pack(answers)
-        return counter, self._encrypt(_NONCE.pack(self._epoch, counter), data, ad)
+        return counter, self._encrypt(_NONCE.pack(self._epoch, self._top | counter), data, ad)
 
 
 class Opener:
     """The receiving end of one direction of a connection."""
 
-    __slots__ = ("_ad", "_decrypt", "_epoch", "counter", "gaps")
+    __slots__ = ("_ad", "_decrypt", "_epoch", "_top", "counter", "gaps")
 
     def __init__(
         self, cipher: str, key: bytes, *, connection: int, direction: Direction, epoch: int
@@ -93,6 +96,7 @@ class Opener:
         self._decrypt = _aead(cipher, key).decrypt
         self._ad = _AD.pack(connection, direction)
         self._epoch = epoch
+        self._top = direction << _DIRECTION_BIT
         self.counter = 0  # of the last message opened
         self.gaps = 0  # messages that never came
 
@@ -107,7 +111,7 @@ class Opener:
             raise UntrustedError(f"message {counter} after message {last}: replayed or reordered")
         ad = self._ad if answers is None else self._ad + _REPLY.pack(answers)
         try:
-            data = self._decrypt(_NONCE.pack(self._epoch, counter), sealed, ad)
+            data = self._decrypt(_NONCE.pack(self._epoch, self._top | counter), sealed, ad)
         except InvalidTag:
             raise UntrustedError(f"message {counter} is not authentic") from None
         self.counter = counter
