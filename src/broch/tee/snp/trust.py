@@ -1,0 +1,158 @@
+"""From a pinned root to a versioned endorsement key: ARK, ASK or ASVK, VCEK or VLEK, and the CRL.
+
+    ARK-<product>                       self-signed, pinned by digest (:data:`.product.ARKS`)
+      SEV-<product>, SEV-VLEK-<product> ASK issues VCEKs, ASVK issues VLEKs
+        SEV-VCEK, SEV-VLEK              P-384; has no key usage and is not a CA
+
+All are signed by RSASSA-PSS with SHA-384. The revocation list is the ARK's and lists ASKs and
+ASVKs; it is required. AMD gives every VCEK the serial number 0, so none could be listed.
+
+A root is believed if the caller names it as an anchor *and* it is either pinned for its product or
+says in its own name that it is emulated.
+
+What does not depend on the time is done once per content and remembered; only success is.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicKey
+
+from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
+from broch.tee.contract import Endorsements
+from broch.tee.snp.product import ARKS, Product
+from broch.tee.snp.report import SigningKey
+from broch.tee.snp.vek import Vek
+from broch.wire.x509 import (
+    Algorithm,
+    Certificate,
+    Window,
+    check_crl,
+    check_issued,
+    check_not_revoked,
+    check_path_lengths,
+    read_certificate,
+    read_crl,
+)
+
+VEK: Final = "vek"
+ASK: Final = "ask"
+CRL: Final = "crl"
+UNSAFE_NO_CRL: Final = "unsafe_no_crl"
+_EMULATED: Final = re.compile(r"Broch Emulated .*\bRoot", re.DOTALL)
+_PSS: Final = Algorithm.RSA_PSS_SHA384
+_INTERMEDIATES: Final = {SigningKey.VCEK: "SEV-{}", SigningKey.VLEK: "SEV-VLEK-{}"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trusted:
+    """An endorsement key whose certificates hold."""
+
+    vek: Vek
+    key: EllipticCurvePublicKey = field(repr=False)
+    root_name: str
+    emulated: bool
+    revocation_checked: bool
+    windows: tuple[Window, ...] = field(repr=False)
+
+    def check_time(self, at: datetime) -> None:
+        """Every certificate and list is valid ``at``.
+
+        Raises:
+            UntrustedError: one is not; the message names it.
+        """
+        for window in self.windows:
+            window.check(at)
+
+
+def establish(endorsements: Endorsements, at: datetime) -> Trusted:
+    """Trust in the key whose certificates are among the endorsements.
+
+    Raises:
+        DecodeError: a certificate or list cannot be read.
+        UntrustedError: unknown root, wrong role, bad signature, revoked, not valid at this time.
+        UndecidedError: no anchor, or an item is missing.
+        UsageError: ``at`` has no time zone.
+    """
+    if at.tzinfo is None:
+        raise UsageError("the time of verification has no time zone")
+    if not endorsements.anchors:
+        raise UndecidedError("the endorsements name no root to trust")
+    items = endorsements.items
+    for name in (VEK, ASK):
+        if name not in items:
+            raise UndecidedError(
+                f"the endorsements lack {name}", hint="fetch it from AMD's key distribution service"
+            )
+    crl = items.get(CRL)
+    if crl is None and UNSAFE_NO_CRL not in items:
+        raise UndecidedError(
+            f"the endorsements lack {CRL}", hint="fetch it from AMD's key distribution service"
+        )
+    trusted = _chain(
+        bytes(items[VEK]),
+        bytes(items[ASK]),
+        None if crl is None else bytes(crl),
+        tuple(endorsements.anchors),
+    )
+    trusted.check_time(at)
+    return trusted
+
+
+@lru_cache(maxsize=1024)
+def _chain(
+    vek_der: bytes, ask_der: bytes, crl: bytes | None, anchors: tuple[bytes, ...]
+) -> Trusted:
+    cert, ask = read_certificate(vek_der, VEK), read_certificate(ask_der, ASK)
+    ark, pinned = _root(ask, anchors)
+    vek = Vek.from_certificate(cert)
+    if pinned is not None and pinned is not vek.product:
+        raise UntrustedError(f"a key for {vek.product} under the root of {pinned}")
+    # Each in its role: an ASVK issues no VCEKs, and neither issues for another product.
+    role = _INTERMEDIATES[vek.kind].format(vek.product)
+    if ask.name != role:
+        raise UntrustedError(f"certificate {ask.name!r} is not {role!r}, which {cert.name!r} needs")
+    check_issued(ark, ark, _PSS)
+    check_issued(ask, ark, _PSS)
+    check_issued(cert, ask, _PSS)
+    check_path_lengths((cert, ask, ark))
+    if cert.is_ca:
+        raise UntrustedError(f"certificate {cert.name!r} is a CA")
+    if not isinstance(cert.key, EllipticCurvePublicKey) or not isinstance(
+        cert.key.curve, SECP384R1
+    ):
+        raise DecodeError(0, "the key is not on P-384", what=VEK)
+    windows = [cert.window, ask.window, ark.window]
+    if crl is not None:
+        listed = read_crl(crl, CRL)
+        check_crl(listed, ark, CRL, _PSS)
+        check_not_revoked(ask, listed)
+        windows.append(listed.window)
+    return Trusted(
+        vek=vek,
+        key=cert.key,
+        root_name=ark.name,
+        emulated=pinned is None,
+        revocation_checked=crl is not None,
+        windows=tuple(windows),
+    )
+
+
+def _root(ask: Certificate, anchors: tuple[bytes, ...]) -> tuple[Certificate, Product | None]:
+    """The anchor that ``ask`` names as its issuer, and the product that it is pinned for."""
+    refused: list[str] = []
+    for der in anchors:
+        ark = read_certificate(der, "anchor")
+        if ark.subject != ask.issuer:
+            continue
+        digest = hashlib.sha256(ark.der).digest()
+        if digest in ARKS or _EMULATED.fullmatch(ark.name):
+            return ark, ARKS.get(digest)
+        refused.append(digest.hex())
+    if refused:
+        raise UntrustedError(f"root {', '.join(refused)} is neither AMD's nor emulated")
+    raise UntrustedError(f"the root of {ask.name!r} is not among the anchors")
