@@ -256,7 +256,7 @@ class EnclaveHost:
         """Take out a batch; then sleep, or come back, or wait for those it goes to."""
         receive, find = self._ring.receive, self.events.get
         try:
-            for taken in range(_BATCH):
+            for taken in range(_BATCH):  # noqa: B007 (looked at after the loop)
                 message = receive(0)
                 if message is None:
                     break

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from broch.app import values
+from broch.app import leftovers, values
 from broch.app.agent_messages import TOKEN_SIZE
 from broch.app.build import Built, build, interfaces
 from broch.app.connecting import Connector, together
@@ -130,6 +130,7 @@ class Supervisor:
 
     async def _launch(self) -> Launcher:
         self._step("build", "starting the launcher")
+        leftovers.adopt_orphans()
         starting = Launcher.begin(self._home.folder("pycache"))
         waiting = asyncio.ensure_future(asyncio.to_thread(starting.wait))
         try:
@@ -278,7 +279,7 @@ class Supervisor:
         self._launcher = self._lock = None
         try:
             if launcher is not None:
-                await asyncio.to_thread(launcher.close)
+                await asyncio.to_thread(leftovers.end, launcher)
             if self._control is not None:
                 await self._control.stop()
         finally:

@@ -282,8 +282,8 @@ def test_the_operator_refuses_replays_forgeries_and_old_epochs() -> None:
     deployer.ends.open(message)
     with pytest.raises(UntrustedError, match="replayed"):
         deployer.ends.open(message)
+    forged = event(granted, b"x", 2)
     with pytest.raises(UntrustedError, match="not authentic"):
-        forged = event(granted, b"x", 2)
         deployer.ends.open(forged[:-1] + bytes([forged[-1] ^ 1]))
     deployer.rekey([3])
     with pytest.raises(UntrustedError, match="under epoch 1"):
