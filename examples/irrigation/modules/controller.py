@@ -7,7 +7,7 @@ totals come with the reports.
 
 from broch import Module, Struct
 
-from .messages import DayReport, Moisture, Rain, Season, Watering
+from .messages import DayReport, Finished, Moisture, Rain, Season, Watering
 
 DRY = 22.0  # percent of volume: below it the lawn is watered, a little before it suffers (21)
 MOIST = 24.0  # percent: up to which it is watered, so that rain still finds room (27 is full)
@@ -18,7 +18,7 @@ RAINY = 3.0  # mm: after that much rain, watering can wait a day
 module = Module("controller")
 watering = module.output("watering", Watering)
 day = module.output("day", DayReport)
-finished = module.output("finished", Season)
+finished = module.output("finished", Finished)
 
 
 class Summary(Struct):
@@ -56,7 +56,7 @@ def rain(reading: Rain) -> None:
 def over(season: Season) -> None:
     if season != State.over:
         State.over = season
-        finished.emit(season)
+        finished.emit(Finished(days=season.days))
 
 
 @module.entry

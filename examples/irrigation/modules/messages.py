@@ -64,3 +64,9 @@ class DayReport(Struct):
     moisture: float  # percent of volume
     rain: float  # mm
     irrigation: float  # mm
+
+
+class Finished(Struct):
+    """The last thing that the operator sees."""
+
+    days: int
