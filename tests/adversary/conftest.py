@@ -1,0 +1,33 @@
+"""One home for all tests of a process: bytecode, keys and devices are made once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broch.app.home import Home
+
+from .world import Plan, Stage, World
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("adversary") / "home")
+
+
+@pytest.fixture
+def stage(home: Home, tmp_path: Path) -> Iterator[Stage]:
+    with Stage(home, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def calm_stage(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with Stage(home, tmp_path_factory.mktemp("calm")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def calm(calm_stage: Stage) -> Iterator[World]:
+    """An application that several attacks in a row leave running."""
+    yield calm_stage.begin(Plan(name="calm"))
