@@ -78,11 +78,20 @@ class Incoming:
         return ANSWER.pack(Kind.REPLY, self.connection, self.epoch, counter, answers) + sealed
 
 
+_EndKey = tuple[int, bool]  # connection, whether it is the end that begins messages
+
+
+def _end_key(granted: Connection) -> _EndKey:
+    return granted.id, granted.role in ("output", "request")
+
+
 class Connections:
     """All ends of a module: outgoing by port, incoming by connection id."""
 
     def __init__(self, declared: Sequence[Declared]) -> None:
         self._declared = declared
+        self._epochs: dict[_EndKey, int] = {}  # the last of each end, also of those dropped
+        self._ports: dict[_EndKey, int] = {}  # where the ends in use are
         self.outputs: dict[int, tuple[Outgoing, ...]] = {}
         self.requests: dict[int, Outgoing] = {}
         self.inputs: dict[int, Incoming] = {}
@@ -92,22 +101,24 @@ class Connections:
         """Put these in place of what had their ids; all of them or none.
 
         Raises:
-            DecodeError: a port or cipher that is not here.
-            UntrustedError: an epoch that is not above the one in use.
+            DecodeError: a port or cipher that is not here, or one end twice.
+            UntrustedError: an epoch that is not above all that this end ever had.
         """
+        if len({_end_key(connection) for connection in granted}) != len(granted):
+            raise DecodeError(0, "a grant names one end of a connection twice")
         ports = [self._check(connection) for connection in granted]
         for connection, port in zip(granted, ports, strict=True):
             self._put(connection, port)
 
     def drop(self) -> None:
-        """Forget all connections and their keys."""
-        for ends in (self.outputs, self.requests, self.inputs, self.handlers):
+        """Forget all connections and their keys; their epochs are over for good."""
+        for ends in (self.outputs, self.requests, self.inputs, self.handlers, self._ports):
             ends.clear()
 
     def _check(self, granted: Connection) -> int:
         if granted.cipher not in CIPHERS:
             raise DecodeError(0, f"unknown cipher {granted.cipher!r:.40}")
-        epoch = self._epoch(granted.id)
+        epoch = self._epochs.get(_end_key(granted), 0)
         if granted.epoch <= epoch:
             raise UntrustedError(
                 f"connection {granted.id}: epoch {granted.epoch} after epoch {epoch}"
@@ -117,14 +128,25 @@ class Connections:
                 return number
         raise DecodeError(0, f"this module has no {granted.role} {granted.port!r:.40}")
 
-    def _epoch(self, connection: int) -> int:
-        ends: list[Outgoing | Incoming] = [*self.requests.values()]
-        ends += [end for group in self.outputs.values() for end in group]
-        ends += [*self.inputs.values(), *self.handlers.values()]
-        return max((end.epoch for end in ends if end.connection == connection), default=0)
+    def _remove(self, key: _EndKey) -> None:
+        port = self._ports.pop(key, None)
+        connection, is_outgoing = key
+        if port is None:
+            return
+        if not is_outgoing:
+            self.inputs.pop(connection, None)
+            self.handlers.pop(connection, None)
+        elif port in self.outputs:
+            others = (end for end in self.outputs[port] if end.connection != connection)
+            self.outputs[port] = tuple(others)
+        elif self.requests[port].connection == connection:
+            del self.requests[port]
 
     def _put(self, granted: Connection, port: int) -> None:
         declared = self._declared[port]
+        key = _end_key(granted)
+        self._remove(key)
+        self._epochs[key], self._ports[key] = granted.epoch, port
         if granted.role == "input":
             self.inputs[granted.id] = Incoming(granted, port, declared)
         elif granted.role == "handler":
@@ -132,5 +154,4 @@ class Connections:
         elif granted.role == "request":
             self.requests[port] = Outgoing(granted)
         else:
-            others = (e for e in self.outputs.get(port, ()) if e.connection != granted.id)
-            self.outputs[port] = (*others, Outgoing(granted))
+            self.outputs[port] = (*self.outputs.get(port, ()), Outgoing(granted))

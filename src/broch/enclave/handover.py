@@ -4,7 +4,9 @@
     old --STATE--> deployer    state under HPKE to the new one's key, signed by the old one
     deployer --IMPORT--> new   signature over nonce and key of the new one, signing key of the old
 
-The deployer says who takes over from whom; it never sees the state. Keys are those of the join.
+The deployer says who takes over from whom; it never sees the state. Keys are those of the join. An
+author's code signs with the same key: :meth:`broch.Module.sign` refuses what begins like a message
+of Broch's own, or whoever may have something signed could make up a state.
 """
 
 import hashlib
@@ -48,9 +50,16 @@ def open_export_order(order: bytes, deployer: bytes, nonce: bytes, keys: ModuleK
 
 
 def seal_state(plain: bytes, target: bytes, module: bytes, signing: Ed25519PrivateKey) -> bytes:
-    """Seal state to ``target``; ``module`` is the digest of app and module name."""
-    receiver = X25519PublicKey.from_public_bytes(target)
-    sealed = _HPKE.encrypt(plain, receiver, info=_STATE + module)
+    """Seal state to ``target``; ``module`` is the digest of app and module name.
+
+    Raises:
+        UntrustedError: the successor's key is none that a secret can be shared with.
+    """
+    try:
+        receiver = X25519PublicKey.from_public_bytes(target)
+        sealed = _HPKE.encrypt(plain, receiver, info=_STATE + module)
+    except ValueError:
+        raise UntrustedError("the successor's exchange key is not a usable X25519 key") from None
     return signing.sign(_signed(sealed, target, module)) + sealed
 
 

@@ -33,6 +33,7 @@ _GRANT: Final = b"broch/join/grant/1"
 _CONFIRM: Final = b"broch/join/confirm/1"
 _HPKE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
 _SIGNATURE_SIZE: Final = 64
+_CONFIRM_KEY_SIZE: Final = 32
 
 
 class Connection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -86,9 +87,17 @@ def _signed(nonce: bytes, keys: ModuleKeys, sealed: bytes) -> bytes:
 
 
 def grant(terms: Terms, nonce: bytes, keys: ModuleKeys, deployer: Ed25519PrivateKey) -> bytes:
-    """Step 4, the deployer's: seal ``terms`` to the module and sign them."""
-    receiver = X25519PublicKey.from_public_bytes(keys.exchange)
-    sealed = _HPKE.encrypt(msgspec.msgpack.encode(terms), receiver, info=_GRANT + nonce)
+    """Step 4, the deployer's: seal ``terms`` to the module and sign them.
+
+    Raises:
+        UntrustedError: the module's key is none that a secret can be shared with.
+    """
+    plain = msgspec.msgpack.encode(terms)
+    try:
+        receiver = X25519PublicKey.from_public_bytes(keys.exchange)
+        sealed = _HPKE.encrypt(plain, receiver, info=_GRANT + nonce)
+    except ValueError:
+        raise UntrustedError("the module's exchange key is not a usable X25519 key") from None
     return deployer.sign(_signed(nonce, keys, sealed)) + sealed
 
 
@@ -113,6 +122,8 @@ def open_grant(
         terms = _terms.decode(plain)
     except msgspec.MsgspecError as exc:
         raise DecodeError(0, f"not terms of a grant: {exc}") from None
+    if not 0 < terms.serial < 2**64 or len(terms.confirm_key) != _CONFIRM_KEY_SIZE:
+        raise DecodeError(0, "a grant's serial number or confirmation key is out of range")
     for connection in terms.connections:
         if len(connection.key) != 16 or not 0 < connection.epoch < 2**32 > connection.id > 0:
             raise DecodeError(0, f"connection {connection.id} is out of range")
