@@ -1,0 +1,46 @@
+"""One launcher for all tests; nodes end with the test that asked for them."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broch.enclave.launcher import Launcher
+
+from .harness import AGENT, Kit, Node
+
+
+@pytest.fixture(scope="session")
+def pycache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pycache", numbered=True)
+
+
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory: pytest.TempPathFactory, pycache: Path) -> Iterator[Kit]:
+    packages = tmp_path_factory.mktemp("host") / "site-packages"
+    packages.mkdir()
+    (packages / "broch_test_agent.py").write_text(AGENT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(packages))
+        launcher = Launcher.start(pycache)
+    with contextlib.closing(launcher):
+        yield Kit(launcher, Ed25519PrivateKey.generate())
+
+
+@pytest.fixture
+def make_node(kit: Kit, tmp_path: Path) -> Iterator[Callable[..., Node]]:
+    with contextlib.ExitStack() as stack:
+
+        def make(tee: str = "keystone", folder: Path | None = None) -> Node:
+            node = Node(kit, folder or tmp_path / f"device-{tee}", tee)
+            stack.callback(node.close)
+            return node
+
+        yield make
+
+
+@pytest.fixture
+def node(make_node: Callable[..., Node]) -> Node:
+    return make_node()

@@ -1,0 +1,579 @@
+"""The ring: what goes in comes out, nobody waits for ever, and neither side can hurt the other."""
+
+import fcntl
+import mmap
+import os
+import select
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from broch.enclave import ring as ring_module
+from broch.enclave.ring import (
+    MAX_MESSAGE,
+    RING_SIZE,
+    SLOT_SIZE,
+    SLOTS,
+    PoisonedError,
+    Ring,
+    RingClosedError,
+    make_ring,
+    open_ring,
+)
+from broch.errors import InternalError
+
+from .harness import WAIT, fork, wait
+
+WORDS = 24
+STEP = 1 << 16
+MORE = 0x8000
+DIRECTION = (WORDS + SLOTS) * 8 + SLOTS * SLOT_SIZE
+
+
+@dataclass
+class Pair:
+    """Both ends, and the memory as a hostile side sees it."""
+
+    host: Ring
+    enclave: Ring
+    raw: mmap.mmap
+    to_host: int
+    to_enclave: int
+
+    def word(self, index: int, value: int, *, host_to_enclave: bool = True) -> None:
+        """Write a word of one direction."""
+        base = 0 if host_to_enclave else DIRECTION
+        struct.pack_into("Q", self.raw, base + index * 8, value)
+
+    def look(self, index: int, *, host_to_enclave: bool = True) -> int:
+        base = 0 if host_to_enclave else DIRECTION
+        return int(struct.unpack_from("Q", self.raw, base + index * 8)[0])
+
+    def until(self, index: int) -> None:
+        """Wait for the other thread to write a word that is not zero."""
+        end = time.monotonic() + WAIT
+        while not self.look(index):
+            assert time.monotonic() < end
+            os.sched_yield()
+
+    def slot(self, number: int, data: bytes) -> None:
+        """Write into a slot of the direction from host to enclave."""
+        start = (WORDS + SLOTS) * 8 + number * SLOT_SIZE
+        self.raw[start : start + len(data)] = data
+
+
+@pytest.fixture
+def make_pair() -> Iterator[Callable[[], Pair]]:
+    made: list[Pair] = []
+
+    def make() -> Pair:
+        memory, to_host, to_enclave = make_ring()
+        raw = mmap.mmap(memory, RING_SIZE)
+        host = open_ring(os.dup(memory), os.dup(to_host), os.dup(to_enclave), host=True)
+        enclave = open_ring(memory, os.dup(to_host), os.dup(to_enclave), host=False)
+        made.append(Pair(host, enclave, raw, to_host, to_enclave))
+        return made[-1]
+
+    yield make
+    for pair in made:
+        pair.host.close()
+        pair.enclave.close()
+        pair.raw.close()
+        os.close(pair.to_host)
+        os.close(pair.to_enclave)
+
+
+@pytest.fixture(params=[True, False], ids=["membarrier", "locks"])
+def pair(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    make_pair: Callable[[], Pair],
+) -> Pair:
+    """Both ways to order memory: that of x86-64, and that of other processors."""
+    if not request.param:
+        monkeypatch.setattr(ring_module, "_ORDERED_STORES", False)
+    return make_pair()
+
+
+@pytest.fixture
+def plain(make_pair: Callable[[], Pair]) -> Pair:
+    return make_pair()
+
+
+def content(size: int) -> bytes:
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+# What goes in comes out.
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        1,
+        2,
+        64,
+        SLOT_SIZE - 1,
+        SLOT_SIZE,
+        SLOT_SIZE + 1,
+        2 * SLOT_SIZE,
+        MAX_MESSAGE - 1,
+        MAX_MESSAGE,
+    ],
+)
+def test_every_size_goes_both_ways(pair: Pair, size: int) -> None:
+    message = content(size)
+    pair.host.send(message)
+    assert pair.enclave.receive(WAIT) == message
+    pair.enclave.send(message)
+    assert pair.host.receive(WAIT) == message
+
+
+@pytest.mark.parametrize("size", [0, MAX_MESSAGE + 1])
+def test_no_other_size_goes(plain: Pair, size: int) -> None:
+    with pytest.raises(InternalError, match=f"a message has 1 to {MAX_MESSAGE} bytes"):
+        plain.host.send(bytes(size))
+    assert plain.enclave.receive(0) is None
+
+
+def test_it_goes_round_many_times(pair: Pair) -> None:
+    for number in range(5 * SLOTS + 3):
+        message = content(number % (3 * SLOT_SIZE) + 1)
+        pair.host.send(message)
+        assert pair.enclave.receive(0) == message
+
+
+def test_messages_keep_their_order_while_both_ends_are_at_work(pair: Pair) -> None:
+    sizes = [1 + number * 37 % 5000 for number in range(1000)]
+
+    def feed() -> None:
+        for size in sizes:
+            pair.host.send(content(size))
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    assert [len(pair.enclave.receive(WAIT) or b"") for _ in sizes] == sizes
+    feeder.join()
+
+
+def test_two_processes_talk(plain: Pair) -> None:
+    def echo() -> None:
+        while (message := plain.enclave.receive(WAIT)) != b"end":
+            assert message is not None
+            plain.enclave.send(message[::-1])
+
+    child = fork(echo)
+    for size in (1, 64, SLOT_SIZE + 1, MAX_MESSAGE):
+        plain.host.send(content(size))
+        assert plain.host.receive(WAIT) == content(size)[::-1]
+    plain.host.send(b"end")
+    assert wait(child) == 0
+
+
+# Room.
+
+
+def test_has_room_says_so_to_the_slot(pair: Pair) -> None:
+    assert pair.host.has_room(SLOTS * SLOT_SIZE)
+    assert not pair.host.has_room(SLOTS * SLOT_SIZE + 1)
+    for _ in range(SLOTS - 1):
+        pair.host.send(b"x")
+    assert pair.host.has_room(SLOT_SIZE)
+    assert not pair.host.has_room(SLOT_SIZE + 1)
+    pair.host.send(b"x")
+    assert not pair.host.has_room(1)
+
+
+def test_whoever_found_no_room_is_woken_when_there_is(pair: Pair) -> None:
+    for _ in range(SLOTS):
+        pair.host.send(b"x")
+    assert not pair.host.has_room(1)
+    for _ in range(SLOTS):
+        assert pair.enclave.receive(0) == b"x"
+    assert readable(pair.host)
+    pair.host.wakened()
+    assert pair.host.has_room(1)
+
+
+def test_a_reader_that_goes_to_sleep_says_what_it_has_read(pair: Pair) -> None:
+    for _ in range(SLOTS):
+        pair.host.send(b"x")
+    assert pair.enclave.receive(0) == b"x"  # one slot: not yet said, to be cheap
+    assert not pair.host.has_room(1)
+    for _ in range(SLOTS - 1):
+        pair.enclave.receive(0)
+    assert pair.enclave.receive(0.001) is None
+    assert readable(pair.host)
+    assert pair.host.has_room(SLOTS * SLOT_SIZE)
+
+
+def test_send_waits_for_room(pair: Pair) -> None:
+    for _ in range(SLOTS):
+        pair.host.send(b"x")
+    sent = threading.Event()
+
+    def send_one_more() -> None:
+        pair.host.send(b"y")
+        sent.set()
+
+    sender = threading.Thread(target=send_one_more)
+    sender.start()
+    # It says that it waits before it sleeps: from then on it must be woken.
+    pair.until(16)
+    assert not sent.is_set()
+    for _ in range(SLOTS):
+        assert pair.enclave.receive(WAIT) == b"x"
+    assert pair.enclave.receive(WAIT) == b"y"
+    assert sent.wait(WAIT)
+    sender.join()
+
+
+def test_a_message_larger_than_the_room_left_goes_in_by_parts(pair: Pair) -> None:
+    for _ in range(SLOTS - 3):
+        pair.host.send(b"x")
+    sender = threading.Thread(target=pair.host.send, args=(content(MAX_MESSAGE),))
+    sender.start()
+    for _ in range(SLOTS - 3):
+        assert pair.enclave.receive(WAIT) == b"x"
+    assert pair.enclave.receive(WAIT) == content(MAX_MESSAGE)
+    sender.join()
+
+
+def test_a_blocking_send_leaves_an_event_loop_its_wake_up(pair: Pair) -> None:
+    """The host's loop watches the eventfd, the host sends and must wait, a message comes."""
+    for _ in range(SLOTS):
+        pair.host.send(b"x")
+    assert pair.host.prepare_sleep()
+    sender = threading.Thread(target=pair.host.send, args=(b"y",))
+    sender.start()
+    pair.until(16)
+    pair.enclave.send(b"news")  # wakes the eventfd, on which the sender sleeps too
+    for _ in range(SLOTS):
+        pair.enclave.receive(WAIT)
+    sender.join()
+    assert readable(pair.host)
+    pair.host.wakened()
+    assert pair.host.receive(0) == b"news"
+
+
+# Waiting.
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0001, 0.01])
+def test_receive_returns_none_when_the_time_is_over(pair: Pair, timeout: float) -> None:
+    assert pair.enclave.receive(timeout) is None
+    pair.host.send(b"late")
+    assert pair.enclave.receive(timeout) == b"late"
+
+
+def test_a_sleeper_is_woken(pair: Pair) -> None:
+    got: list[bytes | None] = []
+    sleeper = threading.Thread(target=lambda: got.append(pair.enclave.receive(WAIT)))
+    sleeper.start()
+    pair.until(8)
+    pair.host.send(b"wake up")
+    sleeper.join()
+    assert got == [b"wake up"]
+    assert pair.look(8) == 0
+
+
+def test_nobody_is_woken_who_does_not_sleep(pair: Pair) -> None:
+    pair.host.send(b"x")
+    assert not readable(pair.enclave)
+
+
+def test_prepare_sleep_sees_what_came_before(pair: Pair) -> None:
+    assert pair.host.prepare_sleep()
+    pair.enclave.send(b"x")
+    assert readable(pair.host)
+    pair.host.wakened()
+    assert not readable(pair.host)
+    assert not pair.host.prepare_sleep(), "there is a message already"
+    assert pair.host.receive(0) == b"x"
+    assert pair.host.prepare_sleep()
+
+
+def test_an_event_loop_loses_no_wake_up(plain: Pair) -> None:
+    """A bounded stress: 3000 questions and answers, each side asleep as often as it can be."""
+    rounds = 3000
+
+    def enclave() -> None:
+        for _ in range(rounds):
+            message = plain.enclave.receive(WAIT)
+            assert message is not None
+            plain.enclave.send(message)
+
+    child = fork(enclave)
+    poller = select.poll()
+    poller.register(plain.host.fileno(), select.POLLIN)
+    for number in range(rounds):
+        plain.host.send(b"%d" % number)
+        while (message := plain.host.receive(0)) is None:
+            if plain.host.prepare_sleep():
+                assert poller.poll(WAIT * 1000), f"round {number}: the wake-up was lost"
+                plain.host.wakened()
+        assert message == b"%d" % number
+    assert wait(child) == 0
+
+
+def test_a_full_ring_loses_no_wake_up(plain: Pair) -> None:
+    """The writer waits for room, the reader for messages, in turns, over many rounds."""
+    count = 60 * SLOTS
+
+    def enclave() -> None:
+        for number in range(count):
+            assert plain.enclave.receive(WAIT) == b"%d" % number
+
+    child = fork(enclave)
+    poller = select.poll()
+    poller.register(plain.host.fileno(), select.POLLIN)
+    for number in range(count):
+        while not plain.host.has_room(64 * SLOT_SIZE):
+            assert poller.poll(WAIT * 1000), f"message {number}: the wake-up was lost"
+            plain.host.wakened()
+        plain.host.send(b"%d" % number)
+    assert wait(child) == 0
+
+
+def test_progress_goes_without_a_message(pair: Pair) -> None:
+    pair.enclave.tell_progress(7)
+    assert pair.host.progress == 7
+    assert pair.enclave.progress == 0
+
+
+# A hostile writer.
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        pytest.param(STEP + SLOT_SIZE + 1, "a slot of 2049", id="longer than a slot"),
+        pytest.param(STEP + 0x7FFF, "a slot of 32767", id="as long as it goes"),
+        pytest.param(STEP + MORE, "a slot of 0", id="more after nothing"),
+        pytest.param(STEP + MORE + SLOT_SIZE - 1, "a slot of 2047", id="more after a short slot"),
+        pytest.param(STEP + MORE + 0x7FFF, "a slot of 32767", id="more after too much"),
+        pytest.param(2 * STEP + 5, "a slot of", id="the slot after the next"),
+        pytest.param((SLOTS + 1) * STEP + 5, "a slot of", id="a slot of the next turn"),
+        pytest.param(2**64 - 1, "a slot of", id="all ones"),
+        pytest.param(2**63, "a slot of", id="the highest bit"),
+    ],
+)
+@pytest.mark.parametrize("timeout", [0, 0.01, None])
+def test_words_that_no_writer_writes(
+    pair: Pair, word: int, why: str, timeout: float | None
+) -> None:
+    pair.word(WORDS, word)
+    with pytest.raises(PoisonedError, match=why):
+        pair.enclave.receive(timeout)
+
+
+def test_words_of_the_past_are_no_message(pair: Pair) -> None:
+    for word in (0, 1, 5, SLOT_SIZE, STEP - 1, STEP):
+        pair.word(WORDS, word)
+        assert pair.enclave.receive(0.001) is None
+        assert pair.enclave.receive(0) is None
+
+
+def test_a_message_that_never_ends(pair: Pair) -> None:
+    for number in range(SLOTS):
+        pair.word(WORDS + number, (number + 1) * STEP + MORE + SLOT_SIZE)
+    with pytest.raises(PoisonedError, match=f"longer than {MAX_MESSAGE} bytes"):
+        pair.enclave.receive(None)
+
+
+def test_a_message_one_byte_too_long(pair: Pair) -> None:
+    slots = MAX_MESSAGE // SLOT_SIZE
+    for number in range(slots):
+        pair.word(WORDS + number, (number + 1) * STEP + MORE + SLOT_SIZE)
+    pair.word(WORDS + slots, (slots + 1) * STEP + 1)
+    with pytest.raises(PoisonedError, match=f"longer than {MAX_MESSAGE} bytes"):
+        pair.enclave.receive(None)
+
+
+@pytest.mark.parametrize("second", [2 * STEP + MORE, 2 * STEP + SLOT_SIZE + 1, 3 * STEP + 1])
+def test_a_second_slot_that_no_writer_writes(pair: Pair, second: int) -> None:
+    pair.word(WORDS, STEP + MORE + SLOT_SIZE)
+    pair.word(WORDS + 1, second)
+    with pytest.raises(PoisonedError):
+        pair.enclave.receive(None)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_half_a_message_does_not_stop_its_reader(pair: Pair, timeout: float) -> None:
+    """A writer that died in the middle of a message, or says it did."""
+    pair.slot(0, b"a" * SLOT_SIZE)
+    pair.word(WORDS, STEP + MORE + SLOT_SIZE)
+    for _ in range(3):
+        assert pair.enclave.receive(timeout) is None
+    assert pair.enclave.prepare_sleep()
+    pair.slot(1, b"end")
+    pair.word(WORDS + 1, 2 * STEP + 3)
+    assert not pair.enclave.prepare_sleep()
+    assert pair.enclave.receive(timeout) == b"a" * SLOT_SIZE + b"end"
+
+
+def test_after_half_a_message_and_its_rest_come_whole_ones(pair: Pair) -> None:
+    pair.word(WORDS, STEP + MORE + SLOT_SIZE)
+    assert pair.enclave.receive(0) is None
+    pair.slot(1, b"end")
+    pair.word(WORDS + 1, 2 * STEP + 3)
+    assert pair.enclave.receive(0) == bytes(SLOT_SIZE) + b"end"
+    pair.slot(2, b"next")
+    pair.word(WORDS + 2, 3 * STEP + 4)
+    assert pair.enclave.receive(0) == b"next"
+
+
+def test_half_a_message_of_a_side_that_is_gone(pair: Pair) -> None:
+    pair.word(WORDS, STEP + MORE + SLOT_SIZE)
+    pair.enclave.shut()
+    assert pair.enclave.receive(0) is None
+    with pytest.raises(RingClosedError):
+        pair.enclave.receive(None)
+
+
+class Counting(mmap.mmap):
+    """Memory that counts how often each part is copied out, and changes it behind each copy."""
+
+    copies: list[tuple[int, int]]
+
+    def __getitem__(self, part: slice) -> bytes:  # type: ignore[override]
+        data = super().__getitem__(part)
+        self.copies.append((part.start, part.stop))
+        self[part] = b"\xee" * len(data)
+        return data
+
+
+def test_each_slot_is_copied_once_and_never_read_again() -> None:
+    memory, to_host, to_enclave = make_ring()
+    host = open_ring(os.dup(memory), os.dup(to_host), os.dup(to_enclave), host=True)
+    mapping = Counting(memory, RING_SIZE)
+    mapping.copies = []
+    os.close(memory)
+    enclave = Ring(mapping, host=False, wake=to_host, wait=to_enclave)
+    for size in (5, SLOT_SIZE, 3 * SLOT_SIZE + 1):
+        host.send(content(size))
+        mapping.copies.clear()
+        assert enclave.receive(WAIT) == content(size)
+        assert len(mapping.copies) == len(set(mapping.copies)) == -(-size // SLOT_SIZE)
+        assert sum(stop - start for start, stop in mapping.copies) == size
+    host.close()
+    enclave.close()
+
+
+def test_a_word_that_flips_after_the_look_changes_nothing(plain: Pair) -> None:
+    """A thread turns a slot's word to and fro: the reader takes one of both or refuses."""
+    plain.word(WORDS + 1, 2 * STEP + 7)
+    stop = threading.Event()
+
+    def flip() -> None:
+        while not stop.is_set():
+            plain.word(WORDS, STEP + MORE + SLOT_SIZE)
+            plain.word(WORDS, STEP + 5)
+            plain.word(WORDS, 0)
+
+    flipper = threading.Thread(target=flip)
+    flipper.start()
+    try:
+        message = plain.enclave.receive(WAIT)
+        assert message in (bytes(5), bytes(SLOT_SIZE + 7))
+    finally:
+        stop.set()
+        flipper.join()
+
+
+# A hostile reader.
+
+
+@pytest.mark.parametrize("read", [1, SLOTS, 2**63, 2**64 - 1])
+def test_a_reader_that_read_more_than_was_sent(pair: Pair, read: int) -> None:
+    pair.word(0, read)
+    with pytest.raises(PoisonedError, match="the reader says"):
+        pair.host.has_room(1)
+
+
+def test_a_sender_checks_the_reader_only_when_it_needs_room(pair: Pair) -> None:
+    pair.word(0, 2**64 - 1)
+    for _ in range(SLOTS):
+        pair.host.send(b"x")
+    with pytest.raises(PoisonedError, match="the reader says"):
+        pair.host.send(b"x")
+
+
+def test_a_reader_that_unreads(pair: Pair) -> None:
+    for _ in range(SLOTS + 1):
+        pair.host.send(b"x")
+        assert pair.enclave.receive(WAIT) == b"x"
+    pair.word(0, 0)
+    with pytest.raises(PoisonedError, match="read 0 slots of 257"):
+        pair.host.has_room(1)
+
+
+def test_eventfds_counted_up_by_the_other_side_do_no_harm(pair: Pair) -> None:
+    for descriptor in (pair.to_host, pair.to_enclave):
+        os.eventfd_write(descriptor, 2**64 - 2)
+    pair.word(8, 1)  # asleep, it says
+    pair.host.send(b"x")
+    assert pair.enclave.receive(WAIT) == b"x"
+    pair.word(16, 1)  # waits for room, it says
+    pair.enclave.receive(0.001)
+    assert pair.enclave.prepare_sleep()
+
+
+# The end.
+
+
+def test_a_ring_that_is_shut_can_be_emptied(pair: Pair) -> None:
+    pair.enclave.send(b"last words")
+    pair.host.shut()
+    assert pair.host.receive(WAIT) == b"last words"
+    with pytest.raises(RingClosedError):
+        pair.host.receive(WAIT)
+    assert pair.host.receive(0) is None
+
+
+def test_a_ring_that_is_shut_takes_no_more_than_it_has_room_for(pair: Pair) -> None:
+    pair.host.shut()
+    for _ in range(SLOTS):
+        pair.host.send(b"x")
+    with pytest.raises(RingClosedError):
+        pair.host.send(b"x")
+
+
+@pytest.mark.parametrize("size", [0, RING_SIZE - 1, RING_SIZE + 1])
+def test_neither_side_can_change_the_size_of_the_memory(size: int) -> None:
+    memory, to_host, to_enclave = make_ring()
+    with pytest.raises(PermissionError):
+        os.ftruncate(memory, size)
+    for descriptor in (memory, to_host, to_enclave):
+        os.close(descriptor)
+
+
+def test_neither_side_can_seal_the_memory_against_the_other() -> None:
+    memory, to_host, to_enclave = make_ring()
+    for seal in (fcntl.F_SEAL_WRITE, 0x10):  # F_SEAL_FUTURE_WRITE
+        with pytest.raises(PermissionError):
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seal)
+    for descriptor in (memory, to_host, to_enclave):
+        os.close(descriptor)
+
+
+def test_memory_of_another_size_is_no_ring() -> None:
+    memory = os.memfd_create("not-a-ring")
+    os.ftruncate(memory, RING_SIZE - mmap.PAGESIZE)
+    with pytest.raises(InternalError, match="wrong size"):
+        open_ring(memory, -1, -1, host=True)
+    mapping = mmap.mmap(memory, RING_SIZE - mmap.PAGESIZE)
+    with pytest.raises(InternalError, match="a ring has"):
+        Ring(mapping, host=True, wake=-1, wait=-1)
+    mapping.close()
+    os.close(memory)
+
+
+def readable(ring: Ring) -> bool:
+    poller = select.poll()
+    poller.register(ring.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
