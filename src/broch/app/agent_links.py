@@ -186,14 +186,15 @@ class Caller(asyncio.Protocol):
     def _greet(self, data: bytes) -> bytes:
         """Take HELLO off the stream; what follows it is returned."""
         self._early += data
-        size = HEAD.size
-        if len(self._early) >= size:
-            size += HEAD.unpack_from(self._early)[0]
-        found = self._parser.feed(self._early[:size]) if len(self._early) >= size else []
-        if not found:
-            if len(self._early) > MAX_HELLO:
-                raise DecodeError(0, "not a greeting")
+        if len(self._early) < HEAD.size:
             return b""
+        (length,) = HEAD.unpack_from(self._early)
+        if length > MAX_HELLO:
+            raise DecodeError(0, f"a greeting of {length} bytes")
+        size = HEAD.size + length
+        if len(self._early) < size:
+            return b""
+        found = self._parser.feed(self._early[:size])
         data, self._early = self._early[size:], b""
         greeting = decode_hello(found[0])
         self._hall.admit(self, greeting)
