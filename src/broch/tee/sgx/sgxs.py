@@ -18,9 +18,8 @@ boundary, at most once; TCS pages without R, W, X. MRENCLAVE is the SHA-256 of a
 UNMEASRD records, so for most streams of the whole stream.
 """
 
-import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
@@ -41,9 +40,9 @@ PT_MASK: Final = 0xFF00
 
 _ECREATE: Final = b"ECREATE\0"
 _UNSIZED: Final = b"UNSIZED\0"
-_EADD: Final = b"EADD\0\0\0\0"
-_EEXTEND: Final = b"EEXTEND\0"
-_UNMEASRD: Final = b"UNMEASRD"
+EADD: Final = b"EADD\0\0\0\0"
+EEXTEND: Final = b"EEXTEND\0"
+UNMEASRD: Final = b"UNMEASRD"
 
 _CREATE: Final = struct.Struct("<8sIQ44x")
 _ADD: Final = struct.Struct("<8sQQ40x")
@@ -56,7 +55,7 @@ _SECOND_BYTES: Final = tuple(
     tuple(bytes([page << 4 | chunk]) for chunk in range(CHUNKS)) for page in range(16)
 )
 
-_UNMEASURED: Final = 0x80  # flag in Page.order
+UNMEASURED: Final = 0x80  # flag in Page.order
 ALL_MEASURED: Final = bytes(range(CHUNKS))  # Page.order of a page measured whole
 NOTHING: Final = b""  # Page.order of a page that is added as zeros and not measured
 ZEROS: Final = bytes(PAGE)
@@ -85,11 +84,11 @@ class Page(NamedTuple):
     def chunks(self) -> Iterator[tuple[int, bytes, bool]]:
         """(Offset in the enclave, 256 bytes, measured) in stream order."""
         for code in self.order:
-            start = (code & ~_UNMEASURED) * CHUNK
-            yield self.offset + start, self.data[start : start + CHUNK], code < _UNMEASURED
+            start = (code & ~UNMEASURED) * CHUNK
+            yield self.offset + start, self.data[start : start + CHUNK], code < UNMEASURED
 
 
-class _Span(NamedTuple):
+class Span(NamedTuple):
     """Where a page is in a stream that was checked."""
 
     offset: int
@@ -112,10 +111,10 @@ class Sgxs:
         Raises:
             DecodeError: not SGXS, or not canonical.
         """
-        create = _read_create(stream)
+        create = read_create(stream)
         pages = tuple(
             Page(span.offset, span.flags, span.order, _content(stream, span))
-            for span in _scan(stream)
+            for span in scan(stream)
         )
         return cls(create=create, pages=pages)
 
@@ -132,12 +131,12 @@ def create_record(create: Create) -> bytes:
 
 def add_record(offset: int, flags: int) -> bytes:
     """The EADD record (64 bytes), also what the CPU measures of EADD."""
-    return _ADD.pack(_EADD, offset, flags)
+    return _ADD.pack(EADD, offset, flags)
 
 
 def extend_record(offset: int) -> bytes:
     """The header of an EEXTEND record (64 bytes), also what the CPU measures before the data."""
-    return _EXTEND.pack(_EEXTEND, offset)
+    return _EXTEND.pack(EEXTEND, offset)
 
 
 def chunk_records(page: Page) -> bytes:
@@ -145,10 +144,10 @@ def chunk_records(page: Page) -> bytes:
     if page.order == ALL_MEASURED:
         fields: list[bytes | int] = []
         for start in range(0, PAGE, CHUNK):
-            fields += (_EEXTEND, page.offset + start, page.data[start : start + CHUNK])
+            fields += (EEXTEND, page.offset + start, page.data[start : start + CHUNK])
         return _FULL_WRITE.pack(*fields)
     return b"".join(
-        _EXTEND.pack(_EEXTEND if measured else _UNMEASRD, offset) + data
+        _EXTEND.pack(EEXTEND if measured else UNMEASRD, offset) + data
         for offset, data, measured in page.chunks()
     )
 
@@ -159,36 +158,22 @@ def page_records(page: Page) -> bytes:
 
 
 def measure(stream: bytes) -> bytes:
-    """MRENCLAVE (32 bytes) of a canonical, sized stream.
+    """MRENCLAVE (32 bytes) of a canonical, sized stream; :mod:`broch.tee.sgx.measuring` has more.
 
     Raises:
         DecodeError: not a canonical stream, or its size is open (UNSIZED).
     """
-    if not _read_create(stream).sized:
-        raise DecodeError(0, "an UNSIZED stream has no measurement yet", what="sgxs")
-    digest = hashlib.sha256()
-    view = memoryview(stream)
-    for start, end in _measured_runs(_scan(stream), len(stream)):
-        digest.update(view[start:end])
-    return digest.digest()
+    from broch.tee.sgx import measuring
+
+    return measuring.measure(stream)
 
 
-def _measured_runs(spans: Iterable[_Span], length: int) -> Iterator[tuple[int, int]]:
-    """Contiguous measured byte ranges: whole pages hash at once, UNMEASRD records are cut out."""
-    begin = 0
-    for span in spans:
-        position = span.start + RECORD
-        if span.order.isascii():  # no code of 0x80 and above: measured whole
-            continue
-        for code in span.order:
-            if code >= _UNMEASURED:
-                yield begin, position
-                begin = position + RECORD + CHUNK
-            position += RECORD + CHUNK
-    yield begin, length
+def read_create(stream: bytes | bytearray) -> Create:
+    """The first record (64 bytes) of a stream.
 
-
-def _read_create(stream: bytes) -> Create:
+    Raises:
+        DecodeError: it is not ECREATE or UNSIZED.
+    """
     if len(stream) < RECORD:
         raise DecodeError(len(stream), "shorter than its first record", what="sgxs")
     tag, ssaframesize, size = _CREATE.unpack_from(stream)
@@ -200,37 +185,51 @@ def _read_create(stream: bytes) -> Create:
     return create
 
 
-def _scan(stream: bytes) -> Iterator[_Span]:
-    """Check all records after the first and say where each page is."""
+def scan(stream: bytes) -> Iterator[Span]:
+    """Check all records after the first and say where each page is.
+
+    Raises:
+        DecodeError: the stream is not canonical.
+    """
     position, last, count = RECORD, -1, 0
     while position < len(stream):
-        offset, flags = _read_add(stream, position)
-        if offset <= last:
-            raise DecodeError(
-                position + 8, f"page 0x{offset:x} does not come after 0x{last:x}", what="sgxs"
-            )
+        span, end = read_page(stream, position, last)
         count += 1
         if count > MAX_PAGES:
             raise DecodeError(position, f"more than {MAX_PAGES} pages", what="sgxs")
-        start = position
-        position += RECORD
-        order = ALL_MEASURED
-        if _is_full(stream, position, offset):
-            position += _FULL_SIZE
-            if stream[position : position + 8] in (_EEXTEND, _UNMEASRD):
-                raise DecodeError(position, "a 17th chunk in one page", what="sgxs")
-        else:
-            order = _read_order(stream, position, offset)
-            position += len(order) * (RECORD + CHUNK)
-        yield _Span(offset, flags, order, start)
-        last = offset
+        position, last = end, span.offset
+        yield span
 
 
-def _read_add(stream: bytes, position: int) -> tuple[int, int]:
+def read_page(stream: bytes | bytearray, position: int, last: int) -> tuple[Span, int]:
+    """One page after the page at ``last``, and where its records end.
+
+    Raises:
+        DecodeError: its records are not canonical; offsets are those in ``stream``.
+    """
+    offset, flags = _read_add(stream, position)
+    if offset <= last:
+        raise DecodeError(
+            position + 8, f"page 0x{offset:x} does not come after 0x{last:x}", what="sgxs"
+        )
+    start = position
+    position += RECORD
+    order = ALL_MEASURED
+    if _is_full(stream, position, offset):
+        position += _FULL_SIZE
+        if stream[position : position + 8] in (EEXTEND, UNMEASRD):
+            raise DecodeError(position, "a 17th chunk in one page", what="sgxs")
+    else:
+        order = _read_order(stream, position, offset)
+        position += len(order) * (RECORD + CHUNK)
+    return Span(offset, flags, order, start), position
+
+
+def _read_add(stream: bytes | bytearray, position: int) -> tuple[int, int]:
     if len(stream) - position < RECORD:
         raise DecodeError(len(stream), "ends inside a record", what="sgxs")
     tag, offset, flags = _ADD.unpack_from(stream, position)
-    if tag != _EADD:
+    if tag != EADD:
         raise DecodeError(position, f"record {tag!r} where EADD is expected", what="sgxs")
     if add_record(offset, flags) != stream[position : position + RECORD]:
         raise DecodeError(position + 0x18, "reserved bytes of EADD are not zero", what="sgxs")
@@ -241,23 +240,23 @@ def _read_add(stream: bytes, position: int) -> tuple[int, int]:
     return offset, flags
 
 
-def _is_full(stream: bytes, position: int, offset: int) -> bool:
+def _is_full(stream: bytes | bytearray, position: int, offset: int) -> bool:
     """Whether 16 measured chunks follow in their natural order: nearly every page, so be quick."""
-    if len(stream) - position < _FULL_SIZE or stream[position : position + 8] != _EEXTEND:
+    if len(stream) - position < _FULL_SIZE or stream[position : position + 8] != EEXTEND:
         return False
     # The 16 headers differ in the second byte of their offset only.
     tail = (offset >> 16).to_bytes(6, "little") + bytes(48)
-    head = _EEXTEND + b"\0"
+    head = EEXTEND + b"\0"
     expected = head + (tail + head).join(_SECOND_BYTES[offset >> 12 & 0xF]) + tail
     return b"".join(_FULL_HEADERS.unpack_from(stream, position)) == expected
 
 
-def _read_order(stream: bytes, position: int, page: int) -> bytes:
+def _read_order(stream: bytes | bytearray, position: int, page: int) -> bytes:
     order = bytearray()
     seen = 0
     while True:
         tag = stream[position : position + 8]
-        if tag not in (_EEXTEND, _UNMEASRD):
+        if tag not in (EEXTEND, UNMEASRD):
             return bytes(order)
         if len(stream) - position < RECORD + CHUNK:
             raise DecodeError(len(stream), "ends inside a record", what="sgxs")
@@ -272,11 +271,11 @@ def _read_order(stream: bytes, position: int, page: int) -> bytes:
         if seen >> index & 1:
             raise DecodeError(position + 8, f"chunk 0x{offset:x} comes twice", what="sgxs")
         seen |= 1 << index
-        order.append(index if tag == _EEXTEND else index | _UNMEASURED)
+        order.append(index if tag == EEXTEND else index | UNMEASURED)
         position += RECORD + CHUNK
 
 
-def _content(stream: bytes, span: _Span) -> bytes:
+def _content(stream: bytes, span: Span) -> bytes:
     position = span.start + RECORD
     if span.order == ALL_MEASURED:
         return b"".join(_FULL_DATA.unpack_from(stream, position))
@@ -284,7 +283,7 @@ def _content(stream: bytes, span: _Span) -> bytes:
         return ZEROS
     data = bytearray(PAGE)
     for code in span.order:
-        start = (code & ~_UNMEASURED) * CHUNK
+        start = (code & ~UNMEASURED) * CHUNK
         data[start : start + CHUNK] = stream[position + RECORD : position + RECORD + CHUNK]
         position += RECORD + CHUNK
     return bytes(data)
