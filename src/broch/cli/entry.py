@@ -55,6 +55,10 @@ def _invoke(arguments: list[str], as_json: bool) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         raise
+    except SystemExit as exc:
+        if isinstance(exc.__context__, BrokenPipeError):  # the parser has its own idea of those
+            raise exc.__context__ from None
+        raise
     except BrochError as exc:
         return _fail(exc, as_json)
     except _CLICK_ERROR as exc:

@@ -1,0 +1,243 @@
+"""A user's session, command by command."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import SECONDS, Broch
+
+
+def test_a_session(broch: Broch, project: str) -> None:
+    started = broch("up", f"{project}/app.toml", "--detach", "--json")
+    assert started.code == 0, started.err
+    status = started.json["status"]
+    assert started.json["app"] == project
+    assert status["state"] == "running"
+    assert [(m["name"], m["tee"], m["emulated"], m["verdict"]) for m in status["modules"]] == [
+        ("thermometer", "trustzone", True, "accepted"),
+        ("fan", "sgx", True, "accepted"),
+    ]
+
+    again = broch("up", f"{project}/app.toml")
+    assert again.code == 2
+    assert again.err.endswith(
+        f"error: app {project} runs already\nhint: end it first: broch down\n"
+    )
+
+    text = broch("status", project)
+    assert text.code == 0
+    assert "emulated" in text.out
+    assert broch("status", "--json", folder=broch.folder / project).json["app"] == project
+
+    # Warmer than any limit, so that the next reading surely switches the fan on.
+    with broch.start("events", project, "--follow", "--json") as events:
+        assert broch("emit", "fan.limit", '{"celsius": -100}', "--app", project).code == 0
+        assert events.stdout is not None
+        first = json.loads(events.stdout.readline())
+        assert (first["kind"], first["module"], first["port"]) == ("event", "fan", "switched")
+        assert first["value"]["on"] in (True, False)
+
+        called = broch("call", "fan.summary", "--app", project, "--json")
+        assert called.json["result"]["limit"] == -100
+        for command, code, error in (
+            (["call", "fan.nothing"], 2, "there is no entry fan.nothing"),
+            (["call", "fan.summary", "[1]"], 2, "fan.summary takes 0 arguments, got 1"),
+            (["emit", "fan.limit", '{"celsius": "x"}'], 2, "expected float"),
+            (["emit", "fan.temperature", '{"celsius": 1}'], 5, "the operator has no connection"),
+        ):
+            refused = broch(*command, "--app", project, "--json")
+            assert refused.code == code
+            assert error in refused.json["error"]["message"]
+            assert refused.err.startswith("error: ")
+
+        assert broch("down", project, "--json").json == {"app": project, "down": True}
+        assert events.wait(SECONDS) == 0
+    broch.check_nothing_is_left(project, status)
+    gone = broch("status", project)
+    assert (gone.code, gone.out) == (2, "")
+    assert gone.err.startswith(f"error: app {project} does not run\n")
+
+
+def test_up_for_a_while(broch: Broch, project: str) -> None:
+    report = broch.folder / "report.html"
+    done = broch("up", f"{project}/app.toml", "--for", "1", "--json", "--report", str(report))
+    assert done.code == 0, done.err
+    assert done.json["reason"] == "time"
+    assert done.json["report"] == str(report)
+    assert done.json["summary"].keys() == {"readings", "limit", "on"}
+    assert done.json["trouble"] == []
+    assert report.read_text().startswith("<!DOCTYPE html>")
+    broch.check_nothing_is_left(project, done.json["status"])
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"]
+)
+def test_signal(broch: Broch, project: str, number: signal.Signals, code: int) -> None:
+    with broch.start("up", f"{project}/app.toml") as up:
+        assert up.stdout is not None
+        while not up.stdout.readline().startswith("fan"):
+            pass  # until it runs: the table is there
+        up.send_signal(number)
+        out, err = up.communicate(timeout=SECONDS)
+    assert up.returncode == code
+    assert "thermometer.temperature" in out
+    assert err.endswith(f"{project} ended: it was interrupted\n")
+    assert "Traceback" not in err
+    broch.check_nothing_is_left(project)
+
+
+def test_interrupted_while_it_starts(broch: Broch, project: str) -> None:
+    Path(broch.folder, project, "modules", "fan.py").write_text("while True: pass\n")
+    with broch.start("up", f"{project}/app.toml") as up:
+        assert up.stderr is not None
+        up.stderr.readline()  # of the stage that takes long
+        up.send_signal(signal.SIGINT)
+        out, err = up.communicate(timeout=SECONDS)
+    assert (up.returncode, out) == (130, "")
+    assert "error" not in err
+    broch.check_nothing_is_left(project)
+
+
+def on_a_terminal(broch: Broch, *arguments: str, **environment: str) -> bytes:
+    """What a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    changed = Broch(broch.folder, {**broch.environment, "TERM": "xterm", **environment})
+    with changed.start(*arguments, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        written = b""
+        while True:
+            try:
+                data = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not data:
+                break
+            written += data
+        assert process.wait(SECONDS) == 0
+    os.close(ours)
+    return written
+
+
+@pytest.mark.parametrize(("no_color", "has_colours"), [("", True), ("1", False)])
+def test_terminal(broch: Broch, project: str, no_color: str, has_colours: bool) -> None:
+    written = on_a_terminal(broch, "up", f"{project}/app.toml", "--for", "1", NO_COLOR=no_color)
+    assert b"\r\x1b[2K" in written, "no progress line"
+    assert b"accepted" in written
+    assert (b"\x1b[32m" in written) is has_colours
+    assert b"\x1b[?25h" in written.rpartition(b"\x1b[?25l")[2], "the cursor is left hidden"
+
+
+def test_no_reader(broch: Broch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with broch.start("doctor", "--json", stdout=write) as process:
+        os.close(write)
+        _, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (141, "")
+
+
+def test_doctor(broch: Broch) -> None:
+    done = broch("doctor", "--json")
+    assert done.code == (0 if done.json["ok"] else 6)
+    assert {"name", "need", "ok", "found", "means"} == done.json["checks"][0].keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "error"),
+    [
+        (("[policy]", "[polcy]"), 3, "polcy"),
+        (('tee = "sgx"', 'tee = "sgxx"'), 2, "unknown TEE 'sgxx'"),
+        (("emulated = true", "emulated = false"), 5, "emulated"),
+        (('to = "fan.limit"', 'to = "fan.summary"'), 3, "is an entry, expected an input"),
+        (("modules/fan.py", "modules/fun.py"), 2, "there is no file"),
+        (("= [", "= "), 3, "app.toml:"),
+    ],
+    ids=["key", "tee", "policy", "connection", "file", "toml"],
+)
+def test_wrong(broch: Broch, project: str, change: tuple[str, str], code: int, error: str) -> None:
+    path = broch.folder / project / "app.toml"
+    text = path.read_text()
+    assert change[0] in text
+    path.write_text(text.replace(*change))
+    done = broch("up", str(path), "--json")
+    assert done.code == code, done.err
+    assert error in done.json["error"]["message"] + str(done.json["error"]["place"])
+    lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith(("error: app.toml:", "error: thermometer: "))
+    if (broch.home / "apps" / project).exists():
+        broch.check_nothing_is_left(project)
+
+
+def test_up_without_a_file(broch: Broch) -> None:
+    done = broch("up", "nothing.toml", "--json")
+    assert done.code == 2
+    assert done.json["error"]["place"] == "nothing.toml"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--report", "none/report.html"], "error: --report none/report.html: its folder"),
+        (["--report", "."], "error: --report .: is a folder"),
+        (["--report", "r.html", "--detach"], "error: --report r.html: a report is written by"),
+        (["--for", "inf"], "error: --for: expected a number of seconds"),
+    ],
+)
+def test_options_are_checked_first(broch: Broch, arguments: list[str], error: str) -> None:
+    done = broch("up", "nothing.toml", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(error)
+
+
+def test_image_is_reproducible_and_is_what_up_loads(broch: Broch, project: str) -> None:
+    built = []
+    for folder in (broch.folder / project, broch.folder / "elsewhere" / "deep"):
+        (folder / "modules").mkdir(parents=True, exist_ok=True)
+        for name in ("fan.py", "messages.py"):
+            source = broch.folder / project / "modules" / name
+            (folder / "modules" / name).write_bytes(source.read_bytes())
+        done = broch(
+            *("image", "build", "modules/fan.py", "--file", "modules/messages.py"),
+            *("--tee", "sgx", "--app", project, "--name", "fan", "-o", "fan.sgxs", "--json"),
+            folder=folder,
+        )
+        assert done.code == 0, done.err
+        built.append((done.json["measurement"], (folder / "fan.sgxs").read_bytes()))
+        assert len((folder / "fan.sgxs.sig").read_bytes()) == 1808
+    assert built[0] == built[1]
+    up = broch("up", f"{project}/app.toml", "--for", "0", "--json")
+    fan = next(m for m in up.json["status"]["modules"] if m["name"] == "fan")
+    assert fan["measurement"] == built[0][0]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "place", "error"),
+    [
+        ("import os", 3, "bad.py:1", "os"),
+        ("x = 1", 3, "bad.py:1", "declares no modules"),
+        ("def", 3, "bad.py:1", "invalid syntax"),
+    ],
+    ids=["import", "module", "syntax"],
+)
+def test_image_of_wrong_code(broch: Broch, code: str, status: int, place: str, error: str) -> None:
+    (broch.folder / "bad.py").write_text(code + "\n")
+    done = broch("image", "build", "bad.py", "--tee", "keystone", "--json")
+    assert done.code == status
+    assert done.json["error"]["place"] == place
+    assert error in done.json["error"]["message"]
+    assert not (broch.folder / "bad.keystone").exists()
+
+
+def test_starting_is_quick_to_import(broch: Broch) -> None:
+    """`broch --version` as a process of its own; how fast is measured elsewhere."""
+    done = subprocess.run(
+        broch.command("--version"), capture_output=True, text=True, check=True, timeout=SECONDS
+    )
+    assert done.stdout.startswith("broch ")
