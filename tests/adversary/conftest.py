@@ -30,4 +30,4 @@ def calm_stage(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="module")
 def calm(calm_stage: Stage) -> Iterator[World]:
     """An application that several attacks in a row leave running."""
-    yield calm_stage.begin(Plan(name="calm"))
+    yield calm_stage.begin(Plan(name="calm", source="limits = { seconds = 1.5 }"))

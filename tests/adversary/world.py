@@ -318,7 +318,7 @@ class Stage:
     def check_clean(self, app: str) -> None:
         """No process, no socket, no lock; no exception that nobody expected."""
         assert left_behind(self.home, app) == []
-        assert self.problems == []
+        assert not self.problems, self.problems
 
     def close(self) -> None:
         for world in list(self._open):

@@ -1,11 +1,13 @@
 """A node of a running application: its device's folder, its processes, the line to its agent."""
 
 import asyncio
+import hashlib
 import os
 import secrets
 from typing import Any, Final
 
 import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broch.app.agent_client import AgentLink, Listener
 from broch.app.agent_messages import TOKEN_SIZE, AgentSpec
@@ -16,6 +18,7 @@ from broch.enclave import device_folder
 from broch.enclave.launcher import Launcher, NodeProcess
 from broch.enclave.machine import MachineSpec
 from broch.errors import BrochError, InternalError, UndecidedError
+from broch.tee import registry
 from broch.tee.contract import Endorsements
 
 _AGENT: Final = "broch.app.agent:main"
@@ -83,7 +86,7 @@ class NodeRun:
             InternalError: it did not start.
         """
         name, app = self.node.name, self._descriptor.app.name
-        device_folder.make(self._device)
+        await asyncio.to_thread(self._make_device)
         token = secrets.token_bytes(TOKEN_SIZE)
         spec = AgentSpec(
             node=name,
@@ -111,6 +114,15 @@ class NodeRun:
             raise InternalError(f"node {name} cannot be reached: {exc.strerror}") from None
         self._link = link
         self.state = "running"
+
+    def _make_device(self) -> None:
+        """Make the device, for what this installation signs: no agent was near it before."""
+        device_folder.make(self._device)
+        key = self._home.signing_key(registry.find(self.node.tee))
+        memory = device_folder.FileNonVolatile(self._device)
+        if key is not None and memory.get("signer") is None:
+            public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            memory.put("signer", hashlib.sha256(public).digest())
 
     def _placed(self, error: BrochError) -> BrochError:
         place = error.place or self._descriptor.place("nodes", self.node.name)

@@ -4,9 +4,11 @@ The hardware unique key comes from the installation's secret by HKDF, everything
 in OP-TEE. The device's memory holds the attestation key (in a secure object of the pseudo-TA, as
 OP-TEE keeps it), the certificates issued for it, the rollback database and the counters.
 
-OP-TEE has one signer's key built in. An emulated device serves applications of several signers, so
-it learns them: the first to load a TA under a UUID owns that UUID on this device for good. Without
-that, anyone could sign a TA of the same UUID and take its sealed data.
+OP-TEE has one signer's key built in. So has an emulated device whose memory holds the digest of one
+(``signer``), put there when the device was made: a host that is the first to load a TA cannot make
+its own key the signer's. Any other device learns signers: the first to load a TA under a UUID owns
+that UUID on this device for good. Without either, anyone could sign a TA of the same UUID and take
+its sealed data; evidence does not name the signer.
 """
 
 import hashlib
@@ -44,6 +46,7 @@ _SEAL_EXTRA: Final = b"broch/seal/1"
 _MAX_LABEL: Final = 64  # bytes
 _MAX_COUNTER: Final = 2**64 - 1
 _ROLLBACK: Final = struct.Struct("<I32s")  # least ta_version, SHA-256 of the signer's key
+_SIGNER: Final = "signer"  # SHA-256 of the public key (SubjectPublicKeyInfo) built in, if any
 _KEY_OBJECT: Final = f"object.{attestation.PTA_UUID}.key"
 
 
@@ -71,7 +74,7 @@ class TrustZoneDevice:
 
         Raises:
             DecodeError: not a signed TA, or it does not hold an image.
-            UntrustedError: hash, signature or UUID do not hold.
+            UntrustedError: hash, signature or UUID do not hold, or it is not the device's signer's.
             PolicyError: another signer than the UUID's owner, or an older version than before.
         """
         if packed.tee != self.tee:
@@ -80,7 +83,9 @@ class TrustZoneDevice:
         file = TaFile.from_bytes(packed.data)
         if packed.signature is None:
             raise DecodeError(0, "the public key of the TA's signer is missing")
+        signer = hashlib.sha256(packed.signature).digest()
         file.verify(_load_signer(packed.signature))
+        self._check_signer(signer)
 
         # (2) The TA is the one that its header names.
         if file.uuid is None:
@@ -94,7 +99,7 @@ class TrustZoneDevice:
             )
 
         # (3) The rollback database, last: only what would run may raise it.
-        self._check_rollback(file.uuid, file.ta_version, hashlib.sha256(packed.signature).digest())
+        self._check_rollback(file.uuid, file.ta_version, signer)
         identity = TrustZoneIdentity(
             measurement=Measurement(tee=self.tee, value=elf.memory_hash()),
             debug=False,
@@ -153,6 +158,14 @@ class TrustZoneDevice:
         if not isinstance(identity, TrustZoneIdentity) or identity not in self._loaded:
             raise PolicyError(f"device {self.name!r} has not loaded this TA")
         return identity
+
+    def _check_signer(self, signer: bytes) -> None:
+        expected = self._settings.nv.get(_SIGNER)
+        if expected is not None and signer != expected:
+            raise UntrustedError(
+                f"signed by {signer.hex()[:16]}, this device's signer is {expected.hex()[:16]}",
+                hint="sign the module with the key that the device was made for",
+            )
 
     def _check_rollback(self, uuid: UUID, version: int, signer: bytes) -> None:
         nv, place = self._settings.nv, f"rollback.{uuid}"
