@@ -370,7 +370,7 @@ def _close_in(spec: AgentSpec) -> list[str]:
     libraries = [path for path in (*sys.path, sys.prefix, sys.base_prefix) if path]
     folders = dict.fromkeys(map(os.path.realpath, [*libraries, *_SYSTEM, *spec.readable]))
     hidden = [Path(os.path.realpath(path)) for path in spec.hidden]
-    readable = [str(part) for folder in folders for part in _without(Path(folder), hidden)]
+    readable = [str(part) for folder in folders for part in without(Path(folder), hidden)]
     try:
         sandbox.landlock(read=tuple(readable), write=(spec.stores, "/dev/null"))
     except OSError as exc:
@@ -378,7 +378,7 @@ def _close_in(spec: AgentSpec) -> list[str]:
     return []
 
 
-def _without(folder: Path, hidden: list[Path]) -> list[Path]:
+def without(folder: Path, hidden: list[Path]) -> list[Path]:
     """``folder``, or those of its parts that hold nothing hidden."""
     if any(folder.is_relative_to(path) for path in hidden):
         return []
@@ -388,7 +388,7 @@ def _without(folder: Path, hidden: list[Path]) -> list[Path]:
         children = sorted(path for path in folder.iterdir() if not path.is_symlink())
     except OSError:
         return []
-    return [part for child in children for part in _without(child, hidden)]
+    return [part for child in children for part in without(child, hidden)]
 
 
 async def _serve(

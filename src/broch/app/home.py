@@ -11,6 +11,7 @@ are 0700. A key or folder of another user, or one that others may use, is refuse
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from broch.tee.contract import Tee
 
 _SOCKET: Final = "control.sock"
 _LOCK: Final = "lock"
+_LOCK_ATTEMPTS: Final = 5
 _HINT: Final = "set BROCH_HOME to a folder of yours"
 
 
@@ -178,12 +180,17 @@ class AppFolder:
             UsageError: it runs already.
         """
         path = self.path / _LOCK
+        attempts = _LOCK_ATTEMPTS
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(descriptor)
+                attempts -= 1
+                if attempts:  # somebody may just be looking (is_running)
+                    time.sleep(0.01)
+                    continue
                 raise UsageError(
                     f"app {self.name} runs already", hint="end it first: broch down"
                 ) from None

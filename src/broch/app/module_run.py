@@ -290,7 +290,7 @@ class ModuleRun:
             "name": self.name,
             "node": self.node.node.name,
             "tee": self.built.tee.name,
-            "emulated": verdict.claims.emulated if verdict is not None else None,
+            "emulated": verdict.claims.emulated if verdict is not None else self.node.is_emulated,
             "measurement": measurement.value.hex(),
             "signer": measurement.signer.hex() if measurement.signer is not None else None,
             "verdict": str(verdict) if verdict is not None else None,

@@ -73,6 +73,11 @@ class NodeRun:
             raise InternalError(f"the agent of node {self.node.name} is gone")
         return self._link
 
+    @property
+    def is_emulated(self) -> bool:
+        """Whether its device only pretends to be hardware."""
+        return self.node.device is DeviceKind.EMULATED
+
     def endorsements(self) -> Endorsements:
         """The public half of the node's device."""
         return device_folder.read_endorsements(self._device)
@@ -165,7 +170,7 @@ class NodeRun:
             "name": self.node.name,
             "tee": self.node.tee,
             "device": self.node.device.value,
-            "emulated": self.node.device is DeviceKind.EMULATED,
+            "emulated": self.is_emulated,
             "address": f"{self.address[0]}:{self.address[1]}",
             "state": self.state,
             "lacks": self.lacks,

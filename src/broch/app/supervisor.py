@@ -222,8 +222,17 @@ class Supervisor:
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_done)
         return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        """A task that fails ends the run: what it kept in order no longer is."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self.state is AppState.RUNNING:
+            if not isinstance(error, BrochError):
+                error = InternalError(f"{type(error).__name__}: {error}")
+            self.finish(Ending(reason=Reason.FAILED, error=error))
 
     # Run.
 

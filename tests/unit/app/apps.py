@@ -225,17 +225,19 @@ def run_app(path: Path, home: Home, work: Callable[[Supervisor], Awaitable[None]
     return asyncio.run(main())
 
 
-def processes(home: Home) -> list[str]:
-    """Living processes that have to do with applications of this home."""
+def processes(home: Home, name: str = "") -> list[int]:
+    """Living processes of applications of this home, by the beginning of their names."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 command = (folder / "cmdline").read_bytes()
+                called = (folder / "comm").read_text()
             except OSError:
                 continue
-            if f"pycache_prefix={home.root}".encode() in command:
-                found.append(f"{folder.name} {command!r}")
+            is_ours = f"pycache_prefix={home.root}".encode() in command
+            if is_ours and called.startswith(name):
+                found.append(int(folder.name))
     return found
 
 

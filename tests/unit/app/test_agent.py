@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broch.app.agent import Agent
+from broch.app.agent import Agent, without
 from broch.app.agent_enclave import EnclaveHost, failed
 from broch.app.agent_links import Caller
 from broch.app.agent_messages import (
@@ -450,6 +450,16 @@ def test_host_functions_that_are_not_there(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             find_function(str(tmp_path / file), function)
         assert str(caught.value).startswith(message)
+
+
+def test_what_is_hidden_is_left_out_wherever_it_lies(tmp_path: Path) -> None:
+    for name in ("home/keys", "home/devices/app", "home/other", "code"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "way").symlink_to(tmp_path / "home" / "keys")
+    hidden = [tmp_path / "home" / "keys", tmp_path / "home" / "devices"]
+    assert without(tmp_path / "code", hidden) == [tmp_path / "code"]
+    assert without(tmp_path / "home" / "devices" / "app", hidden) == []
+    assert without(tmp_path, hidden) == [tmp_path / "code", tmp_path / "home" / "other"]
 
 
 def test_routes_are_plain_data() -> None:

@@ -28,9 +28,10 @@ from broch.errors import (
 from .apps import processes, write_app
 
 
-def left_behind(home: Home, app: str) -> list[str]:
+def left_behind(home: Home, app: str) -> list[object]:
     folder = home.app(app).path
-    return processes(home) + [path.name for path in folder.iterdir() if path.name != "stores"]
+    files = [path.name for path in folder.iterdir() if path.name != "stores"]
+    return [*processes(home), *files]
 
 
 def test_a_daemon_from_up_to_down(shared_home: Home, app_folder: Path) -> None:

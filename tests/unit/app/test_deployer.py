@@ -13,7 +13,7 @@ from broch.app.descriptor import OPERATOR, Operator
 from broch.app.wiring import Connection, ConnectionKind, End, Wiring
 from broch.attest import Policy
 from broch.crypto.channel import Direction, Opener, Sealer
-from broch.enclave import join
+from broch.enclave import handover, join
 from broch.enclave.messages import SEALED, Kind
 from broch.errors import (
     DecodeError,
@@ -66,7 +66,11 @@ class FakeModule:
         )
         self.loaded: Loaded = self.device.load(self.packed)
         self.exchange = X25519PrivateKey.generate()
-        self.keys = join.ModuleKeys(self.exchange.public_key().public_bytes_raw(), bytes(32))
+        self.signing = Ed25519PrivateKey.generate()
+        self.keys = join.ModuleKeys(
+            self.exchange.public_key().public_bytes_raw(),
+            self.signing.public_key().public_bytes_raw(),
+        )
         self.nonce = b""
 
     @property
@@ -204,6 +208,26 @@ def test_a_grant_fits_one_module_and_one_join(module: FakeModule) -> None:
     module.nonce = os.urandom(32)
     with pytest.raises(UntrustedError):
         module.open(grant)
+
+
+def test_state_goes_from_one_admitted_enclave_to_the_next(module: FakeModule) -> None:
+    successor = FakeModule()
+    old, new = admission(module), admission(successor)
+    for deployer, side in ((old, module), (new, successor)):
+        deployer.appraise(side.evidence(deployer.challenge()), at=NOW)
+    public = DEPLOYER.public_key().public_bytes_raw()
+    order = old.export_to(new)
+    assert order[0] == Kind.EXPORT
+    target = handover.open_export_order(order[1:], public, module.nonce, module.keys)
+    assert target == successor.keys.exchange
+    digest = join.module_digest("demo", "sensor")
+    state = handover.seal_state(b"state", target, digest, module.signing)
+    order = new.import_from(old, state)
+    assert order[0] == Kind.IMPORT
+    opened = handover.open_import_order(
+        order[1:], public, successor.nonce, successor.keys, successor.exchange, digest
+    )
+    assert opened == b"state"
 
 
 A, B = End(module="a", port="out", number=0), End(module="b", port="in", number=0)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from broch.errors import PolicyError, UndecidedError, UsageError
 from .apps import SOURCE, processes, run_app, until, write_app
 
 
-def left_behind(home: Home, app: str) -> list[str]:
+def left_behind(home: Home, app: str) -> list[object]:
     """What a run should not leave."""
     folder = home.app(app).path
-    return processes(home) + [path.name for path in folder.iterdir() if path.name != "stores"]
+    files = [path.name for path in folder.iterdir() if path.name != "stores"]
+    return [*processes(home), *files]
 
 
 async def seen(app: Supervisor) -> int:
@@ -238,6 +241,22 @@ def test_rekeying_loses_nothing_at_rest(shared_home: Home, app_folder: Path) -> 
         assert [c["refused"] for c in app.status()["connections"]] == [0, 0, 0, 0]
 
     run_app(path, shared_home, work)
+
+
+@pytest.mark.parametrize("victim", ["agent:field", "device:field", "broch-zygote"])
+def test_a_node_that_dies_ends_the_run(shared_home: Home, app_folder: Path, victim: str) -> None:
+    path = write_app(app_folder, "victim")
+
+    async def work(app: Supervisor) -> None:
+        run = asyncio.ensure_future(app.run())
+        for number in processes(shared_home, victim):
+            os.kill(number, signal.SIGKILL)
+        ending = await run
+        assert ending.reason is Reason.FAILED
+        assert "is gone: its agent or its device ended" in str(ending.error)
+
+    run_app(path, shared_home, work)
+    assert left_behind(shared_home, "victim") == []
 
 
 def test_time_ends_a_run(shared_home: Home, app_folder: Path) -> None:
