@@ -1,0 +1,154 @@
+"""Is this TDX quote authentic? Versions 4 and 5; the steps are those of :mod:`..dcap.platform`.
+
+Endorsement items are those of :mod:`broch.tee.dcap.collateral`.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from broch.errors import DecodeError
+from broch.tee.contract import Claims, Endorsements
+from broch.tee.dcap import platform, trust
+from broch.tee.dcap.platform import Verdict
+from broch.tee.dcap.quote import HEADER_SIZE, TEE_TDX, Header, Quote
+from broch.tee.dcap.report import ReportBody
+from broch.tee.dcap.tcb import TcbLevel, TcbStatus
+from broch.tee.dcap.trust import Trusted
+from broch.tee.tdx import module
+from broch.tee.tdx.module import Rated
+from broch.tee.tdx.report import DESCRIPTOR, SIZE_10, SIZES, TdReport
+
+VERSIONS: Final = (4, 5)
+_W: Final = "quote"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TdxClaims(Claims):
+    """Claims of a verified quote, with what only TDX has."""
+
+    report: TdReport
+    tcb: Verdict  # status: of platform, module and QE together; platform: of its level alone
+    module: Rated
+    platform: Trusted
+
+
+def parse(evidence: bytes) -> tuple[Quote, TdReport]:
+    """(1) A quote of version 4 or 5 about a trust domain.
+
+    Raises:
+        DecodeError: not one.
+    """
+    if len(evidence) < HEADER_SIZE:
+        raise DecodeError(len(evidence), "shorter than its header", what=_W)
+    header = Header.from_bytes(evidence[:HEADER_SIZE])
+    platform.check_header(header, versions=VERSIONS, tee_type=TEE_TDX)
+    if header.version == 4:
+        quote = Quote.from_bytes(evidence, body_size=SIZE_10, wrapped=True)
+        return quote, TdReport.from_bytes(quote.body)
+    if len(evidence) < HEADER_SIZE + DESCRIPTOR.size:
+        raise DecodeError(len(evidence), "ends inside the body descriptor", what=_W)
+    kind, size = DESCRIPTOR.unpack_from(evidence, HEADER_SIZE)
+    if SIZES.get(kind) != size:
+        raise DecodeError(HEADER_SIZE, f"body of type {kind} with {size} bytes", what=_W)
+    quote = Quote.from_bytes(evidence, body_size=DESCRIPTOR.size + size, wrapped=True)
+    return quote, TdReport.from_bytes(quote.body[DESCRIPTOR.size :])
+
+
+def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TdxClaims:
+    """Decide whether ``evidence`` is authentic ``at`` that time.
+
+    A TD under debug and a platform with a bad TCB status are authentic; both are claims.
+
+    Raises:
+        DecodeError: not a quote, or collateral that cannot be read.
+        UntrustedError: a signature, certificate or endorsement does not hold.
+        UndecidedError: an endorsement is missing.
+    """
+    # (1) Parse strictly.
+    quote, report = parse(evidence)
+    chain = platform.pck_chain(quote.certification)
+    # (2)-(5) Certificates, revocation, TCB info, QE identity.
+    trusted = trust.establish(chain, endorsements, at)
+    platform.check_tcb_info(trusted, "TDX")
+    # (6) The quoting enclave.
+    qe_report = platform.check_qe(quote, trusted, identity="TD_QE")
+    # (7) The quote itself. Only now is the body believed.
+    platform.check_signature(quote)
+    # (8) The TDX module.
+    rated = module.check(report, trusted.tcb_info)
+    # (9) The platform's level: components 0 and 1 are the module's own once it has a version.
+    level = platform.match_level(trusted, report.tee_tcb_svn)
+    # (10) Platform, module and QE together, worst wins; then whether a relaunch is enough.
+    verdict = _judge(report, trusted, qe_report, level, rated)
+    # (11) is policy, and not asked here.
+    return TdxClaims(
+        tee="tdx",
+        measurement=report.mr_td,
+        signer=None,
+        report_data=report.report_data,
+        debug=report.debug,
+        emulated=trusted.emulated,
+        details=_details(report, verdict, rated, trusted),
+        report=report,
+        tcb=verdict,
+        module=rated,
+        platform=trusted,
+    )
+
+
+def _judge(
+    report: TdReport,
+    trusted: Trusted,
+    qe_report: ReportBody,
+    level: TcbLevel | None,
+    rated: Rated,
+) -> Verdict:
+    alone = platform.judge(trusted, qe_report, level)
+    status = module.converge(alone.platform, rated.status)
+    # A QE that is not up to date is not cured by a relaunch.
+    if alone.qe is TcbStatus.UP_TO_DATE:
+        sgx = platform.match_level(trusted)
+        status = module.relaunch(
+            report,
+            trusted.tcb_info,
+            sgx=sgx.status if sgx else TcbStatus.NOT_SUPPORTED,
+            tdx=status,
+            module=rated.status,
+        )
+    more = rated.level.advisories if rated.level else ()
+    dates = [item.date for item in (level, rated.level) if item is not None]
+    return replace(
+        alone,
+        status=platform.converge_qe(status, alone.qe),
+        advisories=tuple(sorted({*alone.advisories, *more})),
+        date=min(dates) if level is not None else None,
+    )
+
+
+def _details(report: TdReport, verdict: Verdict, rated: Rated, trusted: Trusted) -> dict[str, str]:
+    return {
+        "tcb_status": verdict.status.value,
+        "platform_tcb_status": verdict.platform.value,
+        "module_tcb_status": rated.status.value,
+        "qe_tcb_status": verdict.qe.value,
+        "module": rated.name,
+        "advisory_ids": ",".join(verdict.advisories),
+        "tcb_date": verdict.date.strftime("%Y-%m-%d") if verdict.date else "",
+        "tcb_evaluation_data_number": str(verdict.evaluation_number),
+        "root": trusted.root_name,
+        "pck_ca": trusted.pck_ca,
+        "fmspc": trusted.pck.fmspc.hex(),
+        "pceid": trusted.pck.pceid.hex(),
+        "ppid": trusted.pck.ppid.hex(),
+        "td_attributes": f"{report.td_attributes:016x}",
+        "td_attribute_names": report.attribute_names(),
+        "xfam": f"{report.xfam:016x}",
+        "tee_tcb_svn": report.tee_tcb_svn.hex(),
+        "mr_seam": report.mr_seam.hex(),
+        "mr_config_id": report.mr_config_id.hex(),
+        "mr_owner": report.mr_owner.hex(),
+        "mr_owner_config": report.mr_owner_config.hex(),
+        "mr_service_td": report.mr_service_td.hex() if report.mr_service_td is not None else "",
+        **{f"rtmr{index}": value.hex() for index, value in enumerate(report.rtmrs)},
+    }
