@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -36,6 +37,14 @@ def app(broch: Broch, request: pytest.FixtureRequest) -> str:
     return str(path)
 
 
+def shorten(app: str, days: int) -> None:
+    """Let the season have fewer days."""
+    field = Path(app).parent / "field.py"
+    text = field.read_text()
+    assert "SEASON = read_season()\n" in text
+    field.write_text(text.replace("= read_season()\n", f"= read_season()[:{days}]\n"))
+
+
 def outcome(result: dict[str, Any]) -> dict[str, Any]:
     assert result["reason"] == "until"
     summary: dict[str, Any] = result["summary"]
@@ -63,17 +72,19 @@ def test_four_seasons(broch: Broch, app: str) -> None:
 
 
 def test_shown_to_people(broch: Broch, app: str) -> None:
+    shorten(app, 200)
     done = broch("up", app)
     assert done.code == 0, done.err
     assert "Moisture of the ground (% of volume)" in done.out
     assert any(0x2800 < ord(character) <= 0x28FF for character in done.out)
-    assert "water mm             1,783.9" in done.out
+    assert re.search(r"^days +200$", done.out, re.MULTILINE)
     rows = [line for line in done.out.splitlines() if "accepted" in line]
     assert len(rows) == 5
     assert all("emulated" in row for row in rows)
 
 
 def test_killed_enclaves_only_delay(broch: Broch, app: str) -> None:
+    shorten(app, 500)
     started = broch("up", app, "--detach", "--json")
     assert started.code == 0, started.err
     name = started.json["app"]
@@ -87,9 +98,9 @@ def test_killed_enclaves_only_delay(broch: Broch, app: str) -> None:
         assert events.wait(SECONDS) == 0
     assert "soil restart: restarted (1)" in out
     assert "valve restart: restarted (1)" in out
-    assert 'controller.finished {"days": 1461}' in out
+    assert 'controller.finished {"days": 500}' in out
     last = [line for line in out.splitlines() if "controller.day" in line][-1]
-    assert '"date": "2015-12-31"' in last
+    assert '"date": "2013-05-14"' in last
     broch.check_nothing_is_left(name, started.json["status"])
 
 

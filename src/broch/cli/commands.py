@@ -47,12 +47,10 @@ def root(
     json: Json = False,
 ) -> None:
     """Applications whose parts live in trusted execution environments."""
-    from broch.cli import output
-
     if version:
-        from broch import __version__
+        from broch.cli import output
 
-        output.print_json({"version": __version__}) if json else output.say(f"broch {__version__}")
+        output.version(as_json=json)
         raise typer.Exit
     if context.invoked_subcommand is None:
         raise UsageError("missing command", place="broch", hint="see broch --help")

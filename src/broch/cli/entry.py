@@ -11,18 +11,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-import typer
-from typer.main import get_command
-
 from broch.cli import output
-from broch.cli.commands import app
 from broch.errors import BrochError, InternalError, UsageError
 
 INTERRUPTED: Final = 130  # 128 + SIGINT
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
-# Typer raises click's errors, from click or from a copy of its own: only the former can be imported
-# by name in every version. BadParameter <- UsageError <- ClickException.
-_CLICK_ERROR: Final[type[Exception]] = typer.BadParameter.__mro__[2]
+_VERSION: Final = (["--version"], ["--version", "--json"])
 _REPORT_HINT: Final = (
     "this is a defect of Broch: report it with what BROCH_DEBUG=1 shows for the same command"
 )
@@ -44,14 +38,24 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         output.give_up_stdout()
         return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _invoke(arguments: list[str], as_json: bool) -> int:
-    command: Any = get_command(app)
+    if arguments in _VERSION:  # without the parser, which takes most of the time
+        output.version(as_json=as_json)
+        return 0
+    import typer
+
+    # Typer raises click's errors, from click or from a copy of its own, under no name that is the
+    # same in all its versions. BadParameter <- UsageError <- ClickException.
+    click_error: type[Exception] = typer.BadParameter.__mro__[2]
     try:
+        command = _command()
         result = command.main(args=arguments, prog_name="broch", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:  # what it makes of Ctrl-C
         return INTERRUPTED
     except BrokenPipeError:
         raise
@@ -61,13 +65,21 @@ def _invoke(arguments: list[str], as_json: bool) -> int:
         raise
     except BrochError as exc:
         return _fail(exc, as_json)
-    except _CLICK_ERROR as exc:
+    except click_error as exc:
         return _fail(usage_error(exc, arguments), as_json)
     except Exception as exc:
         if os.environ.get("BROCH_DEBUG") == "1":
             raise
         text = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
         return _fail(InternalError(text, place="internal", hint=_REPORT_HINT), as_json)
+
+
+def _command() -> Any:
+    from typer.main import get_command
+
+    from broch.cli.commands import app
+
+    return get_command(app)
 
 
 def _fail(error: BrochError, as_json: bool) -> int:
@@ -105,7 +117,7 @@ def usage_error(error: Any, arguments: Sequence[str]) -> UsageError:
 def _command_path(arguments: Sequence[str]) -> str:
     """The command that ``arguments`` name, as far as they name one."""
     path = "broch"
-    command: Any = get_command(app)
+    command = _command()
     for word in arguments:
         commands: Mapping[str, Any] = getattr(command, "commands", {})
         if word in commands:

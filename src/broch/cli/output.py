@@ -69,6 +69,13 @@ def _plain(value: object) -> object:
     return str(value)
 
 
+def version(*, as_json: bool) -> None:
+    """Which Broch this is."""
+    from broch import __version__
+
+    print_json({"version": __version__}) if as_json else say(f"broch {__version__}")
+
+
 def error_data(error: BrochError) -> dict[str, str | None]:
     """An error as ``--json`` shows it."""
     return {
