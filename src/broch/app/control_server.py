@@ -58,12 +58,16 @@ class ControlServer:
             self._serve, sock=self._folder.listen(), limit=MAX_LINE
         )
 
+    def close(self) -> None:
+        """Listen no more, and leave no socket."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self._folder.remove_socket()
+
     async def stop(self) -> None:
-        """Say to those who asked for the end that it has come; leave no socket."""
-        if self._server is None:
-            return
-        self._server.close()
-        self._folder.remove_socket()
+        """Say to those who asked for the end that it has come; hang up on all."""
+        self.close()
         for writer in self._downs:
             with contextlib.suppress(OSError):
                 writer.write(_line({"ok": None}))
@@ -72,7 +76,6 @@ class ControlServer:
         for client in clients:
             client.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
-        self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

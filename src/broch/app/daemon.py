@@ -47,5 +47,7 @@ async def _run(descriptor: Descriptor, home: Home, seconds: float | None, starte
     await supervisor.start()
     with contextlib.suppress(asyncio.CancelledError):
         starter.ready(supervisor.status())
-        await supervisor.run(seconds)
+        ending = await supervisor.run(seconds)
+        if ending.error is not None:
+            home.app(descriptor.app.name).note_failure(str(ending.error))
     await supervisor.stop()

@@ -2,7 +2,8 @@
 
     devices/APP/NODE.TEE/   emulated devices (see :mod:`broch.enclave.device_folder`)
     keys/                   deployer.pem (Ed25519), TEE.pem (signing keys), each 0600
-    apps/APP/               lock and control.sock while it runs; stores/NODE/*.store
+    apps/APP/               lock and control.sock while it runs; stores/NODE/*.store; failure,
+                            if a run in the background ended so
 
 The root is ``$BROCH_HOME``, or ``$XDG_STATE_HOME/broch``, or ``~/.local/state/broch``; all folders
 are 0700. A key or folder of another user, or one that others may use, is refused.
@@ -28,6 +29,8 @@ from broch.tee.contract import Tee
 
 _SOCKET: Final = "control.sock"
 _LOCK: Final = "lock"
+_FAILURE: Final = "failure"
+_MAX_FAILURE: Final = 500  # characters
 _LOCK_ATTEMPTS: Final = 5
 _HINT: Final = "set BROCH_HOME to a folder of yours"
 
@@ -195,6 +198,7 @@ class AppFolder:
                     f"app {self.name} runs already", hint="end it first: broch down"
                 ) from None
             if _is_same(path, descriptor):
+                (self.path / _FAILURE).unlink(missing_ok=True)
                 return AppLock(path, descriptor)
             os.close(descriptor)  # its holder removed the file meanwhile
 
@@ -248,10 +252,20 @@ class AppFolder:
                 sock.connect(f"/proc/self/fd/{folder}/{_SOCKET}")
         except (FileNotFoundError, ConnectionRefusedError):
             sock.close()
-            raise UsageError(
-                f"app {self.name} does not run", hint="start it with: broch up"
-            ) from None
+            hint = self._failure() or "start it with: broch up"
+            raise UsageError(f"app {self.name} does not run", hint=hint) from None
         return sock
+
+    def note_failure(self, why: str) -> None:
+        """Let later commands say why a run in the background failed; the next run forgets it."""
+        write_private(self.path / _FAILURE, why.encode())
+
+    def _failure(self) -> str | None:
+        try:
+            text = (self.path / _FAILURE).read_text("utf-8", "replace")
+        except OSError:
+            return None
+        return f"its last run failed: {text[:_MAX_FAILURE]}"
 
 
 def _is_same(path: Path, descriptor: int) -> bool:

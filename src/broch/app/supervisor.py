@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from broch.app import leftovers, values
 from broch.app.agent_messages import TOKEN_SIZE
 from broch.app.build import Built, build, interfaces
 from broch.app.connecting import Connector, together
 from broch.app.control_server import ControlServer
-from broch.app.deployer import REKEY_AFTER, Admission, Deployer
+from broch.app.counting import Counting
+from broch.app.deployer import Admission, Deployer
 from broch.app.descriptor import Descriptor, Operator
 from broch.app.home import AppLock, Home
 from broch.app.journal import Journal
@@ -31,8 +32,6 @@ from broch.attest import Policy
 from broch.enclave.launcher import Launcher
 from broch.errors import BrochError, InternalError, PolicyError, UndecidedError, UsageError
 from broch.image import PortKind
-
-_COUNT_SECONDS: Final = 0.5  # between two looks at what agents counted
 
 
 class AppState(StrEnum):
@@ -87,11 +86,10 @@ class Supervisor:
         self._deployer = Deployer(Wiring())
         self._observed = Observed(descriptor, self._deployer, self._journal)
         self._nodes: dict[str, NodeRun] = {}
+        self._counting = Counting(self._deployer, self._nodes, self._journal)
         self._modules: dict[str, ModuleRun] = {}
         self._by_handle: dict[int, ModuleRun] = {}
         self._rules: dict[str, RestartRule] = {}
-        self._counts: dict[str, dict[int, int]] = {}
-        self._rekeyed_at: dict[int, int] = {}
         self._last_handle = 0
         self._lock: AppLock | None = None
         self._control: ControlServer | None = None
@@ -168,6 +166,7 @@ class Supervisor:
     async def _assemble(self, built: dict[str, Built], wiring: Wiring) -> None:
         self._deployer = Deployer(wiring)
         self._observed = Observed(self.descriptor, self._deployer, self._journal)
+        self._counting = Counting(self._deployer, self._nodes, self._journal)
         for name, module in built.items():
             run = ModuleRun(module, self._nodes[module.spec.node], self._journal)
             self._modules[name] = run
@@ -187,7 +186,7 @@ class Supervisor:
         for run in self._modules.values():
             self._begin(run)
             self._spawn(self._keep(run))
-        self._spawn(self._count())
+        self._spawn(self._counting.watch(self._connector))
         self.state = AppState.RUNNING
         self._since = datetime.now(UTC)
         self._step("running", f"{self.descriptor.app.name} runs", total, total)
@@ -289,11 +288,13 @@ class Supervisor:
         try:
             if launcher is not None:
                 await asyncio.to_thread(leftovers.end, launcher)
-            if self._control is not None:
-                await self._control.stop()
         finally:
+            if self._control is not None:
+                self._control.close()
             if lock is not None:
                 lock.release()
+        if self._control is not None:
+            await self._control.stop()  # those who asked for the end hear of it when it has come
 
     async def _keep(self, run: ModuleRun) -> None:
         """Start a module again, as its rule says, for as long as the application runs."""
@@ -425,40 +426,10 @@ class Supervisor:
 
     # What is shown.
 
-    async def _count(self) -> None:
-        while True:
-            await asyncio.sleep(_COUNT_SECONDS)
-            await self.refresh()
-            await self._rekey_used_up()
-
     async def refresh(self) -> None:
         """Ask all agents what they counted."""
-
-        async def ask(run: NodeRun) -> None:
-            try:
-                self._counts[run.node.name] = await run.link.counts()
-            except BrochError:
-                return  # a node that is gone is told elsewhere
-
         if self._launcher is not None:
-            await together(ask(run) for run in self._nodes.values())
-
-    async def _rekey_used_up(self) -> None:
-        assert self._connector is not None
-        for number in self._deployer.epochs:
-            count = self._events(number)
-            if count - self._rekeyed_at.get(number, 0) >= REKEY_AFTER:
-                self._rekeyed_at[number] = count
-                try:
-                    await self._connector.connect([number], must="")
-                except BrochError as exc:
-                    self._journal.add("fault", None, f"connection {number} is not rekeyed: {exc}")
-
-    def _events(self, connection: int) -> int:
-        tally = self._deployer.ends.tallies.get(connection)
-        if tally is not None:
-            return tally.events
-        return sum(counts.get(connection, 0) for counts in self._counts.values())
+            await self._counting.refresh()
 
     def status(self) -> dict[str, Any]:
         """All that is known now, as plain data."""
@@ -468,20 +439,7 @@ class Supervisor:
             "since": self._since.isoformat(timespec="seconds"),
             "nodes": [node.status() for node in self._nodes.values()],
             "modules": [module.status() for module in self._modules.values()],
-            "connections": [self._connection_status(w) for w in self._deployer.wires],
-        }
-
-    def _connection_status(self, found: Connection) -> dict[str, Any]:
-        tally = self._deployer.ends.tallies.get(found.id)
-        return {
-            "id": found.id,
-            "from": str(found.source),
-            "to": str(found.target),
-            "cipher": found.cipher,
-            "epoch": self._deployer.epochs[found.id],
-            "events": self._events(found.id),
-            "gaps": self._journal.gaps[found.id] + (tally.gaps if tally else 0),
-            "refused": self._journal.refusals[found.id] + (tally.refused if tally else 0),
+            "connections": [self._counting.status(w) for w in self._deployer.wires],
         }
 
     def summary(self) -> dict[str, Any] | None:

@@ -94,6 +94,23 @@ def test_a_daemon_ends_in_time(shared_home: Home, app_folder: Path) -> None:
     assert left_behind(shared_home, "short") == []
 
 
+def test_a_daemon_that_fails_later_leaves_word(shared_home: Home, app_folder: Path) -> None:
+    path = write_app(app_folder, "later", source='restart = "never"')
+    daemon.up(load(path), shared_home)
+    with pytest.raises(InternalError, match="raised ValueError"):
+        ControlClient(shared_home, "later").call("source", "crash")
+    folder = shared_home.app("later")
+    while folder.is_running():
+        time.sleep(0.01)
+    assert left_behind(shared_home, "later") == ["failure"]
+    with pytest.raises(UsageError, match="does not run") as caught:
+        ControlClient(shared_home, "later").status()
+    hint = "its last run failed: source.py:49: module source raised ValueError"
+    assert caught.value.hint == hint
+    folder.lock().release()
+    assert left_behind(shared_home, "later") == []
+
+
 def test_unknown_apps_are_named(shared_home: Home) -> None:
     shared_home.app("known")
     with pytest.raises(UsageError, match="there is no app 'nix'") as caught:
@@ -160,11 +177,11 @@ def test_an_interrupt_leaves_nothing(
             assert process.poll() is None, process.stderr.read()
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
-    assert not shared_home.app(name).is_running()
     if number == signal.SIGINT:
+        assert not shared_home.app(name).is_running()
         assert b"KeyboardInterrupt" in errors
         assert b"was never" not in errors
         assert left_behind(shared_home, name) == []
     else:
-        while processes(shared_home):  # the kernel ends them; nothing is left to wait for
-            time.sleep(0.01)
+        while processes(shared_home) or shared_home.app(name).is_running():
+            time.sleep(0.01)  # the kernel ends them; there is nobody to wait for

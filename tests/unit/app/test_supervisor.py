@@ -259,6 +259,27 @@ def test_a_node_that_dies_ends_the_run(shared_home: Home, app_folder: Path, vict
     assert left_behind(shared_home, "victim") == []
 
 
+def test_used_up_keys_are_replaced(shared_home: Home, app_folder: Path) -> None:
+    path = write_app(app_folder, "usedup")
+
+    async def work(app: Supervisor) -> None:
+        assert app._connector is not None
+        await app.call("source", "emit", [100])
+
+        async def all_came() -> bool:
+            return await seen(app) == 100
+
+        await until(all_came)
+        await app.refresh()
+        await app._counting.rekey_used_up(app._connector, after=101)
+        assert [c["epoch"] for c in app.status()["connections"]] == [1, 1, 1, 1]
+        await app._counting.rekey_used_up(app._connector, after=100)
+        await app._counting.rekey_used_up(app._connector, after=100)
+        assert [c["epoch"] for c in app.status()["connections"]] == [2, 1, 1, 1]
+
+    run_app(path, shared_home, work)
+
+
 def test_time_ends_a_run(shared_home: Home, app_folder: Path) -> None:
     path = write_app(app_folder, "time")
 
