@@ -7,7 +7,7 @@ import pytest
 
 from broch.app.home import Home
 
-from .world import Plan, Stage, World
+from .world import Plan, SharedLauncher, Stage, World
 
 
 @pytest.fixture(scope="session")
@@ -15,19 +15,28 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return Home(tmp_path_factory.mktemp("adversary") / "home")
 
 
+@pytest.fixture(scope="session")
+def launcher(home: Home) -> Iterator[SharedLauncher]:
+    made = SharedLauncher(home.folder("pycache"))
+    yield made
+    made.end()
+
+
 @pytest.fixture
-def stage(home: Home, tmp_path: Path) -> Iterator[Stage]:
-    with Stage(home, tmp_path) as made:
+def stage(home: Home, tmp_path: Path, launcher: SharedLauncher) -> Iterator[Stage]:
+    """Applications that end with the test."""
+    with Stage(home, tmp_path, launcher) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def calm_stage(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Applications that end with the tests of a file; their launcher is their own."""
     with Stage(home, tmp_path_factory.mktemp("calm")) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def calm(calm_stage: Stage) -> Iterator[World]:
+def calm(calm_stage: Stage) -> World:
     """An application that several attacks in a row leave running."""
-    yield calm_stage.begin(Plan(name="calm", source="limits = { seconds = 1.5 }"))
+    return calm_stage.begin(Plan(name="calm", source="limits = { seconds = 1.5 }"))

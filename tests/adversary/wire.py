@@ -66,6 +66,7 @@ class Wire:
         self.bend: Bend = straight
         self.seen: list[Frame] = []
         self._ends: dict[tuple[str, str, str, Way], asyncio.StreamWriter] = {}
+        self._all: list[asyncio.StreamWriter] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -91,6 +92,7 @@ class Wire:
         except OSError:
             writer.transport.abort()
             return
+        self._all += [writer, far_writer]
         names = ["", ""]  # role and name of the caller
         down = self._pump(node, names, "down", reader, far_writer)
         up = self._pump(node, names, "up", far_reader, writer)
@@ -139,11 +141,13 @@ class Wire:
                 return seen
         raise AssertionError(f"no frame of kind 0x{kind:02x} with {want} was seen")
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Hang up everywhere."""
         for server in self._servers:
             server.close()
-        for task in self._tasks:
-            task.cancel()
+        for end in self._all:
+            end.transport.abort()
+        await asyncio.gather(*self._tasks)
 
 
 def flip(data: bytes, at: int) -> bytes:

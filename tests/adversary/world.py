@@ -10,18 +10,22 @@ most once, in their order, and by the way that the descriptor names.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
 import pytest
 
+from broch.app import leftovers
 from broch.app.descriptor import load
 from broch.app.home import Home
 from broch.app.node_run import NodeRun
 from broch.app.supervisor import Supervisor
+from broch.enclave.launcher import Launcher
 from broch.errors import BrochError
+from broch.image import Interface
 
 from .wire import Wire
 
@@ -250,11 +254,45 @@ class World:
             assert set(acted) <= set(self.fed[module]), f"nobody fed that in: {acted}"
 
 
+class SharedLauncher:
+    """One launcher for many applications, since starting it is most of what a start costs.
+
+    It cannot tell them apart, and does not have to: whatever it forks ends with its node's agent.
+    """
+
+    def __init__(self, pycache: Path) -> None:
+        self._launcher = Launcher.start(pycache)
+        self._interfaces: dict[tuple[tuple[str, bytes], ...], Interface] = {}
+        self.runtime = self._launcher.runtime
+        self.start_node = self._launcher.start_node
+        self.pid = self._launcher._child.pid
+
+    def declare(self, files: Mapping[str, bytes], main: str) -> Interface:
+        key = tuple(files.items())
+        if key not in self._interfaces:
+            self._interfaces[key] = self._launcher.declare(files, main)
+        return self._interfaces[key]
+
+    def wait(self) -> Self:
+        """As of a launcher that is starting."""
+        return self
+
+    def close(self) -> None:
+        """An application ends; the launcher stays."""
+
+    def end(self) -> None:
+        self._launcher.close()
+
+
 class Stage:
     """Brings worlds up, on one event loop, in one home; and looks what they leave behind."""
 
-    def __init__(self, home: Home, folder: Path) -> None:
+    def __init__(self, home: Home, folder: Path, launcher: SharedLauncher | None = None) -> None:
         self.home = home
+        self._launcher = launcher
+        self._patch = pytest.MonkeyPatch()
+        if launcher is not None:
+            self._patch.setattr(leftovers, "end", lambda shared: shared.close())
         self._folder = folder
         self._loop = asyncio.new_event_loop()
         self.problems: list[dict[str, Any]] = []  # what would have been a traceback
@@ -263,7 +301,8 @@ class Stage:
 
     def begin(self, plan: Plan, bend: Callable[[Wire], None] = lambda wire: None) -> World:
         """Bring it up; raises what the user would be told."""
-        return self.do(self._begin(plan, bend))
+        world: World = self.do(self._begin(plan, bend))
+        return world
 
     async def _begin(self, plan: Plan, bend: Callable[[Wire], None]) -> World:
         wire = Wire()
@@ -281,6 +320,8 @@ class Stage:
                 return word
 
             patch.setattr(NodeRun, "_first_word", first_word)
+            if self._launcher is not None:
+                patch.setattr(Launcher, "begin", lambda pycache: self._launcher)
             try:
                 await supervisor.start()
             except BaseException:
@@ -313,12 +354,21 @@ class Stage:
 
     async def _end(self, world: World) -> None:
         await world.supervisor.stop()
-        world.wire.close()
+        await world.wire.close()
 
     def check_clean(self, app: str) -> None:
         """No process, no socket, no lock; no exception that nobody expected."""
-        assert left_behind(self.home, app) == []
+        end = time.monotonic() + PATIENCE
+        while self._processes() and time.monotonic() < end:
+            self.do(asyncio.sleep(0.01))
+        assert self._processes() == []
+        assert files_left(self.home, app) == []
         assert not self.problems, self.problems
+
+    def _processes(self) -> list[tuple[int, str]]:
+        """Living processes that were started for applications."""
+        launcher = self._launcher
+        return descendants(os.getpid() if launcher is None else launcher.pid)
 
     def close(self) -> None:
         for world in list(self._open):
@@ -326,6 +376,7 @@ class Stage:
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+        self._patch.undo()
 
     def __enter__(self) -> Self:
         return self
@@ -334,16 +385,11 @@ class Stage:
         self.close()
 
 
-def left_behind(home: Home, app: str) -> list[str]:
-    """What a run must not leave: processes of its own, its socket, its lock."""
+def files_left(home: Home, app: str) -> list[str]:
+    """What a run must not leave of its files: socket and lock."""
     folder = home.root / "apps" / app
-    files = [path.name for path in folder.iterdir()] if folder.exists() else []
-    return processes(folder) + [name for name in files if name != "stores"]
-
-
-def processes(folder: Path) -> list[str]:
-    """Living processes that were started by this process for an application."""
-    return [f"{pid} {name}" for pid, name in descendants(os.getpid())]
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    return [name for name in names if name != "stores"]
 
 
 def descendants(ancestor: int) -> list[tuple[int, str]]:
@@ -360,9 +406,9 @@ def descendants(ancestor: int) -> list[tuple[int, str]]:
             if state != "Z":
                 parents[int(entry.name)] = (int(parent), name)
     found = []
-    for pid, (parent, name) in parents.items():
-        while parent not in (0, 1, ancestor):
-            parent = parents.get(parent, (0, ""))[0]
-        if parent == ancestor:
+    for pid, (above, name) in parents.items():
+        while above not in (0, 1, ancestor):
+            above = parents.get(above, (0, ""))[0]
+        if above == ancestor:
             found.append((pid, name))
     return sorted(found)
