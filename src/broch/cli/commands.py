@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from broch.cli.sgx import app as sgx
 from broch.errors import UsageError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 image = typer.Typer(help="Work with images.", rich_markup_mode=None)
 app.add_typer(image, name="image")
+app.add_typer(sgx, name="sgx")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 AppArgument = Annotated[

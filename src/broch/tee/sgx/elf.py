@@ -93,9 +93,9 @@ class Elf:
         Raises:
             DecodeError: not a 64-bit little-endian x86-64 ELF file, or cut short.
         """
+        if data[:4] != b"\x7fELF":
+            raise _wrong(0, f"begins with {data[:4]!r}: not an ELF file")
         (ident, _, machine, _, _, phoff, shoff, *rest) = _unpack(_HEADER, data, 0, "ELF header")
-        if ident[:4] != b"\x7fELF":
-            raise _wrong(0, f"begins with {ident[:4].hex()}: not an ELF file")
         if ident[4] != 2:
             raise _wrong(4, "a 32-bit ELF file; an enclave is 64-bit")
         if ident[5] != 1:

@@ -80,26 +80,56 @@ def list_all(stream: bytes) -> Iterator[str]:
     Raises:
         DecodeError: something that is no record.
     """
+    for found in records(stream):
+        match found["record"]:
+            case "ECREATE" | "UNSIZED" as tag:
+                yield _show_create(tag == "ECREATE", found["size"], found["ssaframesize"])
+            case "EADD":
+                yield (
+                    f"EADD offset=0x{found['offset']:8x} pagetype={_type(found['flags'])} "
+                    f"flags={_flags(found['flags'])}"
+                )
+            case tag:
+                yield f"{tag} offset=0x{found['offset']:8x} data={found['data']}"
+
+
+def records(stream: bytes) -> Iterator[dict[str, Any]]:
+    """Every record with its fields, in whatever order they are.
+
+    Raises:
+        DecodeError: something that is no record.
+    """
     position = 0
     while position < len(stream):
         header = stream[position : position + RECORD]
         if len(header) < RECORD:
             raise DecodeError(len(stream), "ends inside a record", what="sgxs")
         tag, offset, flags = _RECORD.unpack(header)
+        name = tag.rstrip(b"\0").decode("ascii", "backslashreplace")
         position += RECORD
         if tag in (b"ECREATE\0", b"UNSIZED\0"):
             _, ssaframesize, size = _CREATE.unpack(header)
-            yield _show_create(tag == b"ECREATE\0", size, ssaframesize)
+            yield {"record": name, "size": size, "ssaframesize": ssaframesize}
         elif tag == sgxs.EADD:
-            yield f"EADD offset=0x{offset:8x} pagetype={_type(flags)} flags={_flags(flags)}"
+            yield {"record": name, "offset": offset, "flags": flags}
         elif tag in (sgxs.EEXTEND, sgxs.UNMEASRD):
             data = stream[position : position + CHUNK]
             if len(data) < CHUNK:
                 raise DecodeError(len(stream), "ends inside a record", what="sgxs")
             position += CHUNK
-            yield f"{tag.rstrip(bytes(1)).decode()} offset=0x{offset:8x} data={_classify(data)}"
+            yield {"record": name, "offset": offset, "data": _classify(data)}
         else:
             raise DecodeError(position - RECORD, f"unknown record {tag!r}", what="sgxs")
+
+
+def pages(stream: bytes) -> Iterator[dict[str, Any]]:
+    """Every page with what :func:`summary` says of it.
+
+    Raises:
+        DecodeError: not a canonical stream.
+    """
+    for page in Sgxs.from_bytes(stream).pages:
+        yield _region(_run(page))
 
 
 def dump_memory(stream: bytes) -> Iterator[bytes]:
