@@ -2,15 +2,20 @@
 
     blob = version (8 bytes, big-endian) || nonce (12) || AES-256-GCM ciphertext and tag
 
-Associated data: ``"broch/store/1" || version``. Rollback is refused by one monotonic counter ``c``
-of the device. To write: seal as version c + 1, let the host keep it, then increment the counter;
-only then is the write acknowledged. To read: versions c and c + 1 are taken, the latter because the
+Associated data: ``"broch/store/1" || version``. Rollback is refused by a monotonic counter ``c`` of
+the device. To write: seal as version c + 1, let the host keep it, then increment the counter; only
+then is the write acknowledged. To read: versions c and c + 1 are taken, the latter because the
 process may have died before the increment.
 
-That leaves a blob of version c + 1 that was never acknowledged, which a host could keep and offer
-after this session's own write of that version. So the first write of a session is done twice: the
-counter then stands two above where the session began, and every blob older than the session is
-refused. Until the second one is acknowledged, no write of this session is.
+That leaves blobs of version c + 1 that were never acknowledged, one of each session that died so. A
+host could keep them, and offer one after a session's own write of that version, or one today and
+another tomorrow. So a session first writes twice: when it reads, what it has read. The counter then
+stands two above where the session began, and every older blob is refused. Until the second one is
+acknowledged, nothing that was read or written is used.
+
+A host may also run one image twice. So a session takes a number from a second counter when it
+begins, it counts on from what its own increments returned, and nothing is acknowledged unless its
+number is still the last: a session that another one overtook gets :class:`StoreError`.
 """
 
 import os
@@ -26,6 +31,7 @@ from broch.sdk import StoreError
 
 _LABEL: Final = b"broch/store/1"
 _COUNTER: Final = "store"
+_SESSIONS: Final = "store-sessions"
 _VERSION: Final = struct.Struct(">Q")
 _NONCE_SIZE: Final = 12
 MAX_STORE: Final = 200_000  # bytes of a sealed store, so that it fits one message
@@ -55,7 +61,9 @@ class SealedStore:
         self._load = load
         self._save = save
         self._key: AESGCM | None = None
-        self._fresh = False  # whether this session has written
+        self._session = 0  # the number of this session; 0 before it begins
+        self._version = 0  # of this session's last write; before that, what the device counted
+        self._is_settled = False  # whether no older blob can be offered any more
 
     def _cipher(self) -> AESGCM:
         if self._key is None:
@@ -68,11 +76,12 @@ class SealedStore:
         Raises:
             StoreError: the blob was altered, or is older than the last acknowledged write.
         """
-        blob = self._load()
-        counter = self._device.counter(_COUNTER)
+        self._begin()
+        blob, counter = self._load(), self._version
         if not blob:
             if counter:
                 raise StoreError(f"the host offers no store, the device counts {counter} writes")
+            self._check_last()
             return {}
         if len(blob) < _VERSION.size + _NONCE_SIZE + 16:
             raise StoreError("the store was cut off")
@@ -82,41 +91,59 @@ class SealedStore:
                 f"store of version {version}, the device counts {counter}: rolled back"
             )
         plain = self._open(blob, version)
-        if version == counter + 1:
-            self._device.increment(_COUNTER)
-        return plain
+        items = _mapping.decode(plain)
+        self._keep(plain)
+        return items
 
-    def _open(self, blob: bytes, version: int) -> dict[str, Any]:
+    def _open(self, blob: bytes, version: int) -> bytes:
         nonce, sealed = blob[8 : 8 + _NONCE_SIZE], blob[8 + _NONCE_SIZE :]
         try:
-            plain = self._cipher().decrypt(nonce, sealed, _LABEL + _VERSION.pack(version))
+            return self._cipher().decrypt(nonce, sealed, _LABEL + _VERSION.pack(version))
         except InvalidTag:
             raise StoreError("the store was altered, or is another module's") from None
-        return _mapping.decode(plain)
 
     def write(self, items: dict[str, Any]) -> None:
         """Make ``items`` durable.
 
         Raises:
-            StoreError: they are too large, or not plain values.
+            StoreError: they are too large or not plain values, or another session has begun.
         """
         try:
             plain = _encode(items)
             _mapping.decode(plain)
-        except (msgspec.MsgspecError, TypeError, OverflowError, RecursionError) as exc:
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as exc:
             raise StoreError(f"the store holds plain values only: {exc}") from None
         if len(plain) > MAX_STORE:
             raise StoreError(f"the store has {len(plain)} bytes, the limit is {MAX_STORE}")
-        for _ in range(1 if self._fresh else 2):
+        if not self._session:
+            self._begin()
+        self._keep(plain)
+
+    def _begin(self) -> None:
+        self._session = self._device.increment(_SESSIONS)
+        self._version = self._device.counter(_COUNTER)
+        self._is_settled = False
+        self._check_last()
+
+    def _check_last(self) -> None:
+        if self._device.counter(_SESSIONS) != self._session:
+            raise StoreError("the store is in use by another run of this module")
+
+    def _keep(self, plain: bytes) -> None:
+        """Write until it is the only blob that can be offered."""
+        for _ in range(1 if self._is_settled else 2):
             self._write_once(plain)
-        self._fresh = True
+        self._check_last()
+        self._is_settled = True
 
     def _write_once(self, plain: bytes) -> None:
-        version = self._device.counter(_COUNTER) + 1
+        version = self._version + 1
         nonce = os.urandom(_NONCE_SIZE)
         sealed = self._cipher().encrypt(nonce, plain, _LABEL + _VERSION.pack(version))
         self._save(_VERSION.pack(version) + nonce + sealed)
-        self._device.increment(_COUNTER)
+        if self._device.increment(_COUNTER) != version:
+            raise StoreError("another run of this module wrote the store")
+        self._version = version
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
