@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+import msgspec
 import pytest
 
 from broch.app import leftovers
@@ -138,6 +139,10 @@ def spare(r: Reading) -> None:
 @module.handler
 def double(r: Reading) -> Reading:
     return Reading(n=2 * r.n)
+
+@module.entry
+def summary() -> dict[str, int]:
+    return {"days": 1}
 
 @module.entry
 def ping() -> str:
@@ -313,10 +318,11 @@ class Stage:
         with pytest.MonkeyPatch.context() as patch:
             honest = NodeRun._first_word
 
-            async def first_word(run: NodeRun) -> dict[str, Any]:
+            async def first_word(run: NodeRun) -> Any:
                 word = await honest(run)
-                if isinstance(word.get("port"), int):
-                    word["port"] = await wire.stand_before(run.node.name, word["port"])
+                if word.error is None:
+                    port = await wire.stand_before(run.node.name, word.port)
+                    word = msgspec.structs.replace(word, port=port)
                 return word
 
             patch.setattr(NodeRun, "_first_word", first_word)
@@ -359,9 +365,9 @@ class Stage:
     def check_clean(self, app: str) -> None:
         """No process, no socket, no lock; no exception that nobody expected."""
         end = time.monotonic() + PATIENCE
-        while self._processes() and time.monotonic() < end:
+        while (left := self._processes()) and time.monotonic() < end:
             self.do(asyncio.sleep(0.01))
-        assert self._processes() == []
+        assert left == []
         assert files_left(self.home, app) == []
         assert not self.problems, self.problems
 

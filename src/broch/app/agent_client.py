@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from broch.app.agent_messages import (
     AskCounts,
@@ -26,7 +26,13 @@ from broch.app.agent_messages import (
 from broch.app.frames import MAX_CONTROL_FRAME, FrameParser, frame
 from broch.app.reports import error_from_data
 from broch.enclave.messages import Kind
-from broch.errors import DecodeError, InternalError
+from broch.errors import DecodeError, InternalError, UndecidedError
+
+_PATIENCE: Final = 60.0  # seconds for an agent's answer
+_COUNT_PATIENCE: Final = 5.0  # seconds for what is only shown
+
+
+_T = TypeVar("_T")
 
 
 class Listener(Protocol):
@@ -68,7 +74,7 @@ class AgentLink(asyncio.Protocol):
         waiting: asyncio.Future[int] = self._loop.create_future()
         self._loading[order.handle] = waiting
         self._command(order)
-        return await waiting
+        return await self._answer(waiting, _PATIENCE)
 
     def unload(self, handle: int) -> None:
         """Kill an enclave."""
@@ -82,13 +88,23 @@ class AgentLink(asyncio.Protocol):
         """Put these routes in place of what their connections had; returns when it is done."""
         order = self._next()
         self._command(Routes(order, list(routes), peers))
-        await self._orders[order]
+        await self._answer(self._orders[order], _PATIENCE)
 
     async def counts(self) -> dict[int, int]:
         """Messages that came to enclaves there, by connection."""
         order = self._next()
         self._command(AskCounts(order))
-        return await self._orders[order]
+        return await self._answer(self._orders[order], min(_PATIENCE, _COUNT_PATIENCE))
+
+    async def _answer(self, waiting: "asyncio.Future[_T]", seconds: float) -> _T:
+        """Wait, but not for ever: an agent may do nothing at all."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await waiting
+        except TimeoutError:
+            raise UndecidedError(
+                f"the agent of node {self._node} did not answer within {seconds:g} s"
+            ) from None
 
     def send(self, handle: int, message: bytes) -> None:
         """Send a message to an enclave."""

@@ -201,7 +201,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], kind: FrameKind, message: byt
         raise DecodeError(0, f"kind 0x{message[0]:02x}, expected {kind.name}")
     try:
         return decoder.decode(message[1:])
-    except (msgspec.MsgspecError, RecursionError) as exc:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:  # also text in no UTF-8
         raise DecodeError(1, f"not a {kind.name}: {exc}") from None
 
 

@@ -1,10 +1,11 @@
 """A node of a running application: its device's folder, its processes, the line to its agent."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -32,6 +33,17 @@ _HARDWARE: Final = {
     "snp": "/dev/sev-guest",
     "nitro": "/dev/nsm",
 }
+
+
+class _Word(msgspec.Struct, frozen=True):
+    """An agent's first word: where it listens, or why it does not."""
+
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 0
+    lacks: list[str] = []
+    error: dict[str, Any] | None = None
+
+
+_word: Final = msgspec.json.Decoder(_Word)
 
 
 def check_device(descriptor: Descriptor, node: Node) -> None:
@@ -105,12 +117,18 @@ class NodeRun:
         )
         machine = MachineSpec(tee=self.node.tee, name=name, folder=str(self._device))
         encoded = msgspec.msgpack.encode(spec)
-        self._process = await asyncio.to_thread(launcher.start_node, machine, _AGENT, encoded)
+        starting = asyncio.to_thread(launcher.start_node, machine, _AGENT, encoded)
+        forking = asyncio.ensure_future(starting)
+        try:
+            self._process = await asyncio.shield(forking)
+        except asyncio.CancelledError:
+            self._process = await forking  # to be closed
+            raise
         word = await self._first_word()
-        if "error" in word:
-            raise self._placed(error_from_data(word["error"]))
-        self.lacks = [str(item) for item in word["lacks"]]
-        self.address = (self.node.host, int(word["port"]))
+        if word.error is not None:
+            raise self._placed(error_from_data(word.error))
+        self.lacks = word.lacks
+        self.address = (self.node.host, word.port)
         loop = asyncio.get_running_loop()
         link = AgentLink(name, token, listener)
         try:
@@ -133,28 +151,34 @@ class NodeRun:
         place = error.place or self._descriptor.place("nodes", self.node.name)
         return type(error)(error.message, place=place, hint=error.hint)
 
-    async def _first_word(self) -> dict[str, Any]:
-        assert self._process is not None
-        control = self._process.control
-        control.setblocking(False)
-        loop = asyncio.get_running_loop()
-        word = b""
+    async def _first_word(self) -> "_Word":
+        line = await self._first_line()
         try:
-            async with asyncio.timeout(_START_SECONDS):
-                while not word.endswith(b"\n") and len(word) < _MAX_WORD:
-                    part = await loop.sock_recv(control, 4096)
-                    if not part:
-                        break
-                    word += part
-            found = msgspec.json.decode(word)
-        except (TimeoutError, OSError, msgspec.MsgspecError):
-            found = None
-        if not isinstance(found, dict):
+            word = _word.decode(line)
+        except (msgspec.MsgspecError, ValueError):
+            word = _Word()
+        if word.error is None and not word.port:
             raise InternalError(
                 f"the agent of node {self.node.name} did not start",
                 hint="run again with BROCH_DEBUG=1 to see why",
             )
-        return found
+        return word
+
+    async def _first_line(self) -> bytes:
+        """What the agent says first; nothing if it ends or takes too long."""
+        assert self._process is not None
+        control = self._process.control
+        control.setblocking(False)
+        loop = asyncio.get_running_loop()
+        line = b""
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(_START_SECONDS):
+                while not line.endswith(b"\n") and len(line) < _MAX_WORD:
+                    part = await loop.sock_recv(control, 4096)
+                    if not part:
+                        break
+                    line += part
+        return line
 
     def close(self) -> None:
         """End the node's processes."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from broch.app import leftovers, values
 from broch.app.agent_messages import TOKEN_SIZE
@@ -32,6 +32,8 @@ from broch.attest import Policy
 from broch.enclave.launcher import Launcher
 from broch.errors import BrochError, InternalError, PolicyError, UndecidedError, UsageError
 from broch.image import PortKind
+
+_SUMMARY_SECONDS: Final = 60.0  # for the summary; an agent may withhold it for ever
 
 
 class AppState(StrEnum):
@@ -264,7 +266,10 @@ class Supervisor:
         name = self.descriptor.report.summary
         if name is not None:
             try:
-                self._summary = await self.call(name.module, name.port, None)
+                async with asyncio.timeout(_SUMMARY_SECONDS):
+                    self._summary = await self.call(name.module, name.port, None)
+            except TimeoutError:
+                self._journal.add("fault", name.module, "no summary: it did not answer")
             except BrochError as exc:
                 self._journal.add("fault", name.module, f"no summary: {exc}")
 

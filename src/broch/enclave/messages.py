@@ -127,7 +127,7 @@ def decode_fault(message: bytes) -> FaultReport:
     """The report in a FAULT message; raises :class:`PoisonedError`."""
     try:
         return _fault.decode(message[1:])
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:  # also text in no UTF-8
         raise PoisonedError(f"not a fault report: {exc}") from None
 
 
