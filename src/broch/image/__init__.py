@@ -7,7 +7,7 @@
 True
 """
 
-from broch.image.image import Image, is_name
-from broch.image.interface import Interface, Port, PortKind, Shape, fits, spell
+from broch.image.image import Image
+from broch.image.interface import Interface, Port, PortKind, Shape, fits, is_name, spell
 
 __all__ = ["Image", "Interface", "Port", "PortKind", "Shape", "fits", "is_name", "spell"]

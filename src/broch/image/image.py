@@ -18,20 +18,18 @@ builds are equal byte for byte:
 import hashlib
 import io
 import posixpath
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 import cbor2
 
 from broch.errors import DecodeError
-from broch.image.interface import MAX_NAME, Interface
+from broch.image.interface import Interface, is_name
 
 FORMAT: Final = 1
 MAX_IMAGE: Final = 16 * 1024 * 1024  # bytes
 MAX_FILES: Final = 1024
-_NAME: Final = re.compile(r"[a-z][a-z0-9_-]*")
 _KEYS: Final = frozenset(
     [
         "broch-image",
@@ -79,7 +77,7 @@ class Image:
             if len(value) != 32:
                 raise DecodeError(0, f"{what} has {len(value)} bytes, expected 32")
         if not 0 <= self.version < 2**32:
-            raise DecodeError(0, f"version {self.version} does not fit 32 bits")
+            raise DecodeError(0, "version does not fit 32 bits")
 
     def to_bytes(self) -> bytes:
         """The canonical encoding."""
@@ -148,7 +146,13 @@ def _decode_map(data: bytes) -> dict[str, Any]:
     stream = io.BytesIO(data)
     try:
         value = cbor2.CBORDecoder(
-            stream, max_depth=64, allow_indefinite=False, allow_duplicate_keys=False
+            stream,
+            max_depth=64,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+            tag_hook=_no_tag,
+            semantic_decoders=_NO_TAGS,
         ).decode()
     except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError, OverflowError) as exc:
         raise DecodeError(stream.tell(), f"not CBOR: {exc}") from None
@@ -159,17 +163,20 @@ def _decode_map(data: bytes) -> dict[str, Any]:
     return value
 
 
-def is_name(text: str) -> bool:
-    """Whether ``text`` may name an app, node, module or port."""
-    return len(text) <= MAX_NAME and _NAME.fullmatch(text) is not None
+def _no_tag(*_: object) -> NoReturn:
+    raise ValueError("a tag")
+
+
+#: The tags that cbor2 knows, and others: among them are references, which can make much of little.
+_NO_TAGS: Final = dict.fromkeys((*range(300), 1004, 43000, 55799), _no_tag)
 
 
 def _is_inner_path(path: str) -> bool:
     return (
         0 < len(path) <= 255
+        and path.isprintable()
         and posixpath.normpath(path) == path
         and not path.startswith(("/", "../"))
         and path not in (".", "..")
         and "\\" not in path
-        and "\0" not in path
     )

@@ -11,9 +11,16 @@ across modules:
     {"type": "enum", "name": str, "values": [str | int, ...]}
     {"type": "struct", "name": str, "fields": {field: shape}, "required": [field, ...]}
 
-Names of structs and enums are for people: two shapes fit when all else is equal.
+Names of structs and enums are for people, and the order of an enum's values and of required fields
+says nothing: two shapes fit when all else is equal. Which port has what:
+
+    input, output             argument
+    request, handler, ocall   argument, result
+    entry                     argument (a struct of the parameters), result
+    every                     seconds
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +32,8 @@ _TYPE_NAMES: Final = frozenset({"none", "bool", "int", "float", "str", "bytes"})
 MAX_PORTS: Final = 256
 MAX_NAME: Final = 64  # characters of a port's or module's name
 _MAX_DEPTH: Final = 16
+_MAX_INT: Final = 2**63 - 1  # of an enum's values
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]*")
 
 Shape = Mapping[str, Any]
 
@@ -39,6 +48,22 @@ class PortKind(StrEnum):
     ENTRY = "entry"
     EVERY = "every"
     OCALL = "ocall"
+
+
+_HAS: Final = {  # what a port of each kind has, besides kind and name
+    PortKind.INPUT: {"argument"},
+    PortKind.OUTPUT: {"argument"},
+    PortKind.REQUEST: {"argument", "result"},
+    PortKind.HANDLER: {"argument", "result"},
+    PortKind.ENTRY: {"argument", "result"},
+    PortKind.EVERY: {"seconds"},
+    PortKind.OCALL: {"argument", "result"},
+}
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` may name an app, node, module or port."""
+    return len(text) <= MAX_NAME and _NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +90,22 @@ class Port:
     @classmethod
     def from_data(cls, data: object) -> Self:
         """The inverse of :meth:`to_data`; raises :class:`DecodeError`."""
-        if not isinstance(data, dict) or not data.keys() <= _PORT_KEYS:
-            raise DecodeError(0, "a port is a map of kind, name, argument, result, seconds")
+        if not isinstance(data, dict):
+            raise DecodeError(0, f"a port is a map, not {_show(data)}")
         kind, name, seconds = data.get("kind"), data.get("name"), data.get("seconds")
         if kind not in list(PortKind):
-            raise DecodeError(0, f"unknown kind of port {kind!r}")
-        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
-            raise DecodeError(0, f"a port's name has 1 to {MAX_NAME} characters")
-        if seconds is not None and not (isinstance(seconds, float) and 0 < seconds < 1e9):
-            raise DecodeError(0, f"seconds of {name} is {seconds!r}, not a positive number")
+            raise DecodeError(0, f"unknown kind of port {_show(kind)}")
+        if not isinstance(name, str) or not is_name(name):
+            raise DecodeError(0, f"a port's name is {_show(name)}, not lower case, digits, - _")
+        if data.keys() != {"kind", "name"} | _HAS[PortKind(kind)]:
+            raise DecodeError(0, f"{kind} {name} has {', '.join(sorted(_HAS[PortKind(kind)]))}")
+        if "seconds" in data and not (isinstance(seconds, float) and 0 < seconds < 1e9):
+            raise DecodeError(0, f"seconds of {name} is {_show(seconds)}, not a positive number")
         for key in ("argument", "result"):
             if key in data:
                 check_shape(data[key])
+        if kind == PortKind.ENTRY and data["argument"]["type"] != "struct":
+            raise DecodeError(0, f"parameters of entry {name} are a struct")
         return cls(
             kind=PortKind(kind),
             name=name,
@@ -84,9 +113,6 @@ class Port:
             result=data.get("result"),
             seconds=seconds,
         )
-
-
-_PORT_KEYS: Final = {"kind", "name", "argument", "result", "seconds"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +159,7 @@ def check_shape(shape: object, depth: int = 0) -> None:
     if depth > _MAX_DEPTH:
         raise DecodeError(0, f"types nest deeper than {_MAX_DEPTH}")
     if not isinstance(shape, dict) or not isinstance(shape.get("type"), str):
-        raise DecodeError(0, f"not a shape: {shape!r:.80}")
+        raise DecodeError(0, f"not a shape: {_show(shape)}")
     kind = shape["type"]
     if kind in _TYPE_NAMES:
         _expect_keys(shape)
@@ -146,17 +172,28 @@ def check_shape(shape: object, depth: int = 0) -> None:
         for item in _expect_list(shape["items"]):
             check_shape(item, depth + 1)
     elif kind == "enum":
-        _expect_keys(shape, "name", "values")
-        if not all(isinstance(value, str | int) for value in _expect_list(shape["values"])):
-            raise DecodeError(0, "values of an enum are strings or integers")
+        _check_enum(shape)
     elif kind == "struct":
         _check_struct(shape, depth)
     else:
         raise DecodeError(0, f"unknown type {kind!r:.40}")
 
 
+def _check_enum(shape: Mapping[str, Any]) -> None:
+    _expect_keys(shape, "name", "values")
+    _expect_text(shape["name"])
+    values = _expect_list(shape["values"])
+    for value in values:
+        is_int = type(value) is int and -_MAX_INT - 1 <= value <= _MAX_INT
+        if not is_int and type(value) is not str:
+            raise DecodeError(0, "values of an enum are strings or 64-bit integers")
+    if not values or len(set(values)) != len(values):
+        raise DecodeError(0, "an enum has values, each of them once")
+
+
 def _check_struct(shape: Mapping[str, Any], depth: int) -> None:
     _expect_keys(shape, "name", "fields", "required")
+    _expect_text(shape["name"])
     fields = shape["fields"]
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise DecodeError(0, "fields of a struct are a map from names to shapes")
@@ -165,11 +202,23 @@ def _check_struct(shape: Mapping[str, Any], depth: int) -> None:
     required = _expect_list(shape["required"])
     if not all(isinstance(name, str) and name in fields for name in required):
         raise DecodeError(0, "a required field that the struct does not have")
+    if len(set(required)) != len(required):
+        raise DecodeError(0, "a required field named twice")
 
 
 def _expect_keys(shape: Mapping[str, Any], *keys: str) -> None:
     if shape.keys() != {"type", *keys}:
         raise DecodeError(0, f"a {shape['type']} shape has the keys {sorted({'type', *keys})}")
+
+
+def _expect_text(value: object) -> None:
+    if not isinstance(value, str):
+        raise DecodeError(0, f"expected a name, got {_show(value)}")
+
+
+def _show(value: object) -> str:
+    """A value in an error's text: at most 80 characters, whatever it is."""
+    return f"{value!r:.80}" if isinstance(value, str | float) else type(value).__name__
 
 
 def _expect_list(value: object) -> list[Any]:
@@ -184,16 +233,19 @@ def fits(given: Shape | None, wanted: Shape | None) -> bool:
 
 
 def _nameless(shape: object) -> object:
-    if isinstance(shape, Mapping):
-        is_named = shape.get("type") in ("struct", "enum")
-        return {
-            key: sorted(value) if key == "required" else _nameless(value)
-            for key, value in shape.items()
-            if not (is_named and key == "name")
-        }
     if isinstance(shape, list):
         return [_nameless(item) for item in shape]
-    return shape
+    if not isinstance(shape, Mapping):
+        return shape
+    if shape["type"] == "enum":
+        return {"type": "enum", "values": frozenset(shape["values"])}
+    if shape["type"] == "struct":
+        return {
+            "type": "struct",
+            "fields": {name: _nameless(item) for name, item in shape["fields"].items()},
+            "required": frozenset(shape["required"]),
+        }
+    return {key: _nameless(value) for key, value in shape.items()}
 
 
 def spell(shape: Shape | None) -> str:
