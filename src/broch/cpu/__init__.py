@@ -1,0 +1,1 @@
+"""Instruction sets that Broch runs by itself."""
