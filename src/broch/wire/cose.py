@@ -221,11 +221,12 @@ def public_key(value: Any, what: str) -> ec.EllipticCurvePublicKey:
         2: (ec.SECP384R1(), 48),
         3: (ec.SECP521R1(), 66),
     }
-    if not isinstance(value, dict) or value.get(1) != 2 or value.get(-1) not in curves:
+    crv = value.get(-1) if isinstance(value, dict) else None
+    if type(crv) is not int or crv not in curves or value.get(1) != 2:
         raise DecodeError(0, "not an EC2 key", what=what)
     if not value.keys() <= {1, 2, 3, 4, -1, -2, -3}:
         raise DecodeError(0, "a key with unknown parameters", what=what)
-    curve, size = curves[value[-1]]
+    curve, size = curves[crv]
     x, y = value.get(-2), value.get(-3)
     for part in (x, y):
         if not isinstance(part, bytes) or len(part) != size:

@@ -171,7 +171,7 @@ def read_crl(der: bytes, what: str) -> Crl:
     if len(der) > MAX_CRL:
         raise DecodeError(MAX_CRL, f"longer than {MAX_CRL} bytes", what=what)
     try:
-        return _read_crl(x509.load_der_x509_crl(der), what)
+        return _read_crl(x509.load_der_x509_crl(der), der, what)
     except _FOREIGN as exc:
         raise DecodeError(0, f"revocation list cannot be read: {exc}", what=what) from None
 
@@ -192,6 +192,7 @@ def _head_size(der: bytes, offset: int) -> int:
 
 
 def _read(cert: x509.Certificate, der: bytes, serial_zero: bool) -> Certificate:
+    _refuse_unused_bits(der, cert.signature)
     names = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) > 1 or not all(isinstance(name.value, str) for name in names):
         raise ValueError("the subject has several common names")
@@ -242,7 +243,14 @@ def _read(cert: x509.Certificate, der: bytes, serial_zero: bool) -> Certificate:
     )
 
 
-def _read_crl(crl: x509.CertificateRevocationList, what: str) -> Crl:
+def _refuse_unused_bits(der: bytes, signature: bytes) -> None:
+    """The signature is a BIT STRING of whole bytes; the library takes other ones too."""
+    if not der.endswith(b"\0" + signature):
+        raise ValueError("the signature has unused bits")
+
+
+def _read_crl(crl: x509.CertificateRevocationList, der: bytes, what: str) -> Crl:
+    _refuse_unused_bits(der, crl.signature)
     _refuse_critical(crl.extensions, _CRL_KNOWN_CRITICAL)
     if crl.next_update_utc is None:
         raise ValueError("no nextUpdate")

@@ -208,6 +208,8 @@ def test_keys(key: ec.EllipticCurvePrivateKey, crv: int, size: int) -> None:
     [
         ({1: 1}, "not an EC2 key"),
         ({-1: 8}, "not an EC2 key"),
+        ({-1: True}, "not an EC2 key"),
+        ({-1: [1]}, "not an EC2 key"),
         ({-2: bytes(31)}, "32 bytes each"),
         ({-3: True}, "32 bytes each"),
         ({-4: b"private"}, "unknown parameters"),

@@ -174,6 +174,19 @@ def test_every_byte_of_a_certificate_is_signed_or_refused() -> None:
             )
 
 
+def test_unused_bits_of_a_signature() -> None:
+    """The library takes them where the last bits are zero; here a certificate has one encoding."""
+    for made, sign in ((tree().der("leaf"), "certificate"), (tree().crl("root"), "crl")):
+        # SEQUENCE { ..., BIT STRING: 03, length, 00, SEQUENCE of r and s }
+        size = len(made) - made.rindex(b"\0\x30", 0, -96)
+        bent = bytearray(made)
+        assert bent[-size] == 0
+        bent[-size] = 1
+        reader = x509.read_crl if sign == "crl" else x509.read_certificate
+        with pytest.raises(DecodeError):
+            reader(bytes(bent), "test")
+
+
 def test_pem() -> None:
     der = tree().der("leaf")
     text = base64.encodebytes(der)
