@@ -63,18 +63,10 @@ def shape_at(kind: object, what: str, place: str) -> Any:
 
 def _signature(function: Callable[..., Any], place: str) -> tuple[list[tuple[str, Any]], Any]:
     """Parameters with their types, and the type that is returned."""
-    name = getattr(function, "__name__", repr(function))
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise DeclarationError(
-            f"{name} is an async function",
-            place=place,
-            hint="a module handles one message at a time; write a plain function",
-        )
-    if inspect.isgeneratorfunction(function):
-        raise DeclarationError(f"{name} is a generator; write a plain function", place=place)
+    name = _check_plain(function, place)
     try:
         hints = get_type_hints(function)
-    except (NameError, TypeError, AttributeError) as exc:
+    except Exception as exc:  # noqa: BLE001 (it evaluates annotations, which are author's code)
         raise DeclarationError(f"{name}: unknown type: {exc}", place=place) from None
     parameters: list[tuple[str, Any]] = []
     for parameter in inspect.signature(function).parameters.values():
@@ -96,6 +88,33 @@ def _signature(function: Callable[..., Any], place: str) -> tuple[list[tuple[str
     return parameters, hints["return"]
 
 
+def _check_plain(function: Callable[..., Any], place: str) -> str:
+    """The name of a function that is neither asynchronous nor a generator."""
+    if not inspect.isfunction(function):
+        raise DeclarationError(f"{function!r:.80} is not a function", place=place)
+    name: str = function.__name__
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise DeclarationError(
+            f"{name} is an async function",
+            place=place,
+            hint="a module handles one message at a time; write a plain function",
+        )
+    if inspect.isgeneratorfunction(function):
+        raise DeclarationError(f"{name} is a generator; write a plain function", place=place)
+    return name
+
+
+def check_state_function(function: Callable[..., Any], parameters: int) -> None:
+    """A function that gives the state (no parameters) or takes it over (one)."""
+    place = function_place(function)
+    name = _check_plain(function, place)
+    try:
+        inspect.signature(function).bind(*[None] * parameters)
+    except TypeError:
+        expected = "one parameter" if parameters else "no parameters"
+        raise DeclarationError(f"{name} takes {expected}", place=place) from None
+
+
 def one_argument(kind: PortKind, function: Callable[..., Any]) -> Declared:
     """An input (returns None) or a handler (returns a value): exactly one parameter."""
     place = function_place(function)
@@ -105,6 +124,9 @@ def one_argument(kind: PortKind, function: Callable[..., Any]) -> Declared:
         raise DeclarationError(
             f"{kind} {name} takes {len(parameters)} parameters, expected one", place=place
         )
+    (only,) = inspect.signature(function).parameters.values()
+    if only.kind is only.KEYWORD_ONLY:
+        raise DeclarationError(f"{name}: {only.name} is given by position", place=place)
     argument = parameters[0][1]
     answers = kind is PortKind.HANDLER
     if not answers and result is not type(None):
@@ -157,13 +179,21 @@ def periodic(function: Callable[..., Any], seconds: float) -> Declared:
     name = check_name(function.__name__, place)
     if parameters or result is not type(None):
         raise DeclarationError(f"every {name} takes nothing and returns None", place=place)
-    if not isinstance(seconds, int | float) or not 0.001 <= seconds <= 86400 * 366:
-        raise DeclarationError(f"every {seconds!r} seconds: 0.001 to a year", place=place)
     return Declared(
         port=Port(kind=PortKind.EVERY, name=name, seconds=float(seconds)),
         function=function,
         place=place,
     )
+
+
+def check_period(seconds: float) -> None:
+    """Refuse what is no period of an ``every``; ``@module.every`` without one, too."""
+    if type(seconds) not in (int, float) or not 0.001 <= seconds <= 86400 * 366:
+        raise DeclarationError(
+            f"every {seconds!r:.80} seconds: 0.001 to a year",
+            place=caller_place(),
+            hint="write @module.every(seconds)",
+        )
 
 
 def bare(kind: PortKind, name: str, argument: Any, result: Any = None) -> Declared:

@@ -11,13 +11,17 @@
 """
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from broch.image import Interface, PortKind
+from broch.image.interface import MAX_PORTS
 from broch.sdk import declare
 from broch.sdk.declare import DeclarationError, Declared
-from broch.sdk.host import Host, ModuleIdentity
+from broch.sdk.host import Host, ModuleIdentity, Refused
 from broch.sdk.store import Store
+
+_MAX_LABEL: Final = 48  # bytes of a key's label, so that it fits a device's
+_RESERVED: Final = b"broch/"  # how everything begins that Broch itself signs
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -104,6 +108,7 @@ class Module:
 
     def every(self, seconds: float) -> Callable[[Function], Function]:
         """Declare a function that the host calls again and again; its clock is untrusted."""
+        declare.check_period(seconds)
 
         def decorate(function: Function) -> Function:
             self._declare(declare.periodic(function, seconds))
@@ -125,11 +130,13 @@ class Module:
 
     def export_state(self, function: Callable[[], Any]) -> Callable[[], Any]:
         """Declare the function that gives the state a successor takes over (plain values)."""
+        declare.check_state_function(function, 0)
         self._set_once("_export", function)
         return function
 
     def import_state(self, function: Callable[[Any], None]) -> Callable[[Any], None]:
         """Declare the function that takes over a predecessor's state."""
+        declare.check_state_function(function, 1)
         self._set_once("_import", function)
         return function
 
@@ -145,16 +152,35 @@ class Module:
         return self._running().identity()
 
     def derive_key(self, label: str) -> bytes:
-        """A 32-byte secret of this module on this device, the same after every restart."""
+        """A 32-byte secret of this module on this device, the same after every restart.
+
+        Raises:
+            ValueError: ``label`` has not 1 to 48 bytes in UTF-8.
+        """
+        size = len(label.encode())
+        if not 0 < size <= _MAX_LABEL:
+            raise ValueError(f"a label has 1 to {_MAX_LABEL} bytes, this one {size}")
         return self._running().derive_key(label)
 
     def sign(self, data: bytes) -> bytes:
-        """An Ed25519 signature (64 bytes) under the key that ``identity.signing_key`` verifies."""
+        """An Ed25519 signature (64 bytes) under the key that ``identity.signing_key`` verifies.
+
+        Raises:
+            Refused: ``data`` begins with ``broch/``, as messages do that Broch signs with this key.
+        """
+        if data[: len(_RESERVED)] == _RESERVED:
+            raise Refused("what begins with broch/ is not signed")
         return self._running().sign(data)
 
     # What the runtime uses.
 
     def _declare(self, declared: Declared) -> int:
+        if self._host is not None:
+            raise DeclarationError(
+                f"{declared.port.name} is declared while the module runs", place=declared.place
+            )
+        if len(self._declared) >= MAX_PORTS:
+            raise DeclarationError(f"more than {MAX_PORTS} ports", place=declared.place)
         for other in self._declared:
             if other.port.name == declared.port.name:
                 raise DeclarationError(

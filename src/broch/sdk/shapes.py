@@ -5,7 +5,7 @@ length, dict with text keys, Optional, Literal, Enum and :class:`broch.Struct`.
 """
 
 import enum
-from typing import Any, Final
+from typing import Any, Final, dataclass_transform
 
 import msgspec
 from msgspec import inspect as types
@@ -26,6 +26,7 @@ _ALLOWED: Final = (
 )
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of the values that cross a boundary: typed fields, immutable, nothing unknown.
 
@@ -48,7 +49,7 @@ def shape_of(kind: object) -> Shape:
         return {"type": "none"}
     try:
         info = types.type_info(kind)
-    except (TypeError, NameError, RecursionError) as exc:
+    except Exception as exc:  # noqa: BLE001 (it evaluates annotations, which are author's code)
         raise UnknownTypeError(f"{_name(kind)} may not cross: {exc}") from None
     return _shape(info, 0)
 
@@ -68,7 +69,7 @@ def _shape(info: types.Type, depth: int) -> Shape:
     if isinstance(info, types.UnionType):
         return _optional(info, depth)
     if isinstance(info, types.LiteralType):
-        return {"type": "enum", "name": "Literal", "values": list(info.values)}
+        return _literal(info)
     if isinstance(info, types.EnumType):
         return _enum(info.cls)
     if isinstance(info, types.StructType):
@@ -83,6 +84,16 @@ def _optional(info: types.UnionType, depth: int) -> Shape:
     return {"type": "optional", "item": _shape(inner[0], depth + 1)}
 
 
+def _literal(info: types.LiteralType) -> Shape:
+    values: list[Any] = [value for value in info.values if value is not None]
+    if not values:
+        return {"type": "none"}
+    if not all(type(value) in (str, int) for value in values):
+        raise UnknownTypeError("values of a Literal that crosses are str, int or None")
+    shape: Shape = {"type": "enum", "name": "Literal", "values": values}
+    return shape if None not in info.values else {"type": "optional", "item": shape}
+
+
 def _enum(cls: type[enum.Enum]) -> Shape:
     values = [member.value for member in cls]
     if not all(type(value) in (str, int) for value in values):
@@ -92,7 +103,14 @@ def _enum(cls: type[enum.Enum]) -> Shape:
 
 def _struct(info: types.StructType, depth: int) -> Shape:
     config = info.cls.__struct_config__
-    if not config.forbid_unknown_fields or config.tag is not None or config.array_like:
+    is_ours = issubclass(info.cls, Struct)
+    if (
+        not is_ours
+        or not config.frozen
+        or not config.forbid_unknown_fields
+        or config.tag is not None
+        or config.array_like
+    ):
         raise UnknownTypeError(f"{info.cls.__name__} is not a plain broch.Struct")
     return {
         "type": "struct",
@@ -112,4 +130,4 @@ def _name(thing: object) -> str:
 
 def parameters_struct(name: str, parameters: list[tuple[str, Any]]) -> type[msgspec.Struct]:
     """A struct of an entry's parameters; ``parameters`` are (name, type), all of them required."""
-    return msgspec.defstruct(name, parameters, frozen=True, forbid_unknown_fields=True)
+    return msgspec.defstruct(name, parameters, bases=(Struct,))

@@ -11,7 +11,11 @@ class Store(MutableMapping[str, Any]):
 
     What a message changed becomes durable at once, when its function returns, and before anything
     that it emits, requests or answers afterwards leaves the enclave. Reading gives the value that
-    was put in; to change a list or dict inside, assign it again.
+    was put in, as a copy; to change a list or dict inside, assign it again.
+
+    Raises:
+        TypeError: a key that is not text, or a value that is not plain.
+        StoreError: the store that the host offers cannot be believed.
     """
 
     def __init__(self) -> None:
@@ -32,12 +36,12 @@ class Store(MutableMapping[str, Any]):
         return dict(self._loaded())
 
     def __getitem__(self, key: str) -> Any:
-        return self._loaded()[key]
+        return _copy(self._loaded()[key])
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
             raise TypeError(f"keys of the store are text, not {type(key).__name__}")
-        self._loaded()[key] = value
+        self._loaded()[key] = _copy(value)
         self._changed()
 
     def __delitem__(self, key: str) -> None:
@@ -56,3 +60,17 @@ class Store(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return "Store(sealed)"
+
+
+def _copy(value: Any) -> Any:
+    """A copy that shares nothing; raises :class:`TypeError` for what would not come back equal."""
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str, bytes):
+        return value
+    if kind is list:
+        return [_copy(item) for item in value]
+    if kind is dict:
+        if not all(type(key) is str for key in value):
+            raise TypeError("keys of a dict in the store are text")
+        return {key: _copy(item) for key, item in value.items()}
+    raise TypeError(f"the store holds plain values only, and {kind.__name__} is not one")
