@@ -67,10 +67,10 @@ def test_a_ring_is_a_queue(turns: list[int], from_host: bool) -> None:
 words = st.one_of(
     st.integers(0, 2**64 - 1),
     st.builds(
-        lambda number, more, size: number << 16 | more << 15 | size,
+        lambda number, more, size: number << 13 | more << 12 | size,
         st.integers(0, SLOTS + 2),
         st.integers(0, 1),
-        st.one_of(st.integers(0, 0x7FFF), st.sampled_from([1, SLOT_SIZE])),
+        st.one_of(st.integers(0, 0xFFF), st.sampled_from([1, SLOT_SIZE])),
     ),
 )
 

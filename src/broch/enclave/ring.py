@@ -7,8 +7,8 @@ slots as it needs. Layout of one direction, in 8-byte words of the machine's own
     word 8        sleeping  1 while the reader sleeps, or is about to (written by the reader)
     word 16       waiting   1 while the writer waits for room (written by the writer)
     word 20       progress  a number for the other side to watch (written by the writer)
-    word 24..     one word a slot: number of the slot since the beginning, from 1, << 16
-                  | 0x8000 if the message goes on in the next slot | length in bytes
+    word 24..     one word a slot: how often the slot was used, this time included, << 13
+                  | 0x1000 if the message goes on in the next slot | length in bytes
     then          the slots, SLOT_SIZE bytes each
 
 A slot's word is written last and so publishes the slot. Neither side trusts the other: the reader
@@ -44,8 +44,8 @@ _WORDS: Final = 24
 _DIRECTION: Final = (_WORDS + SLOTS) * 8 + SLOTS * SLOT_SIZE
 RING_SIZE: Final = -(-2 * _DIRECTION // mmap.PAGESIZE) * mmap.PAGESIZE  # bytes of shared memory
 _SPIN: Final = 3000  # looks before sleeping, about 200 us
-_STEP: Final = 1 << 16  # words of successive slots are so far apart
-_MORE: Final = 0x8000
+_STEP: Final = 1 << 13  # words of a slot's successive uses are so far apart
+_MORE: Final = 0x1000
 _MASK: Final = SLOTS - 1
 _CREDIT: Final = 31  # the reader says how far it is once in 32 slots, and before it sleeps
 _POLL_MS: Final = 1000  # a sleeper looks up this often, in case its peer died without a word
@@ -138,23 +138,25 @@ class Ring:
         words, starts = flags[_WORDS:], self._starts(self._out_base)
         barrier = None if self._asymmetric else _lock_barrier
         find_room, wake_up = self._find_room, _wake_up
-        slot, stamp, limit = 0, _STEP, SLOTS * _STEP
+        slot, stamp, room = 0, _STEP, SLOTS
 
         def send(message: bytes, more: int = 0) -> None:
-            nonlocal slot, stamp, limit
+            nonlocal slot, stamp, room
             size = len(message)
             if not 0 < size <= SLOT_SIZE:
                 send_parts(message)
                 return
-            if stamp > limit:
-                limit = find_room(stamp // _STEP - 1) * _STEP
+            if not room:
+                room = find_room(sent())
+            room -= 1
             start = starts[slot]
             memory[start : start + size] = message
             if barrier is not None:
                 barrier()
-            words[slot] = stamp + more + size
-            stamp += _STEP
+            words[slot] = stamp + size + more
             slot = (slot + 1) & _MASK
+            if not slot:
+                stamp += _STEP
             if barrier is not None:
                 barrier()
             if flags[8]:
@@ -167,11 +169,14 @@ class Ring:
                 last = start + SLOT_SIZE >= len(message)
                 send(message[start : start + SLOT_SIZE], 0 if last else _MORE)
 
+        def sent() -> int:
+            return _count(slot, stamp)
+
         self._views.append(words)
         self.send = send
-        return lambda: stamp // _STEP - 1
+        return sent
 
-    def _make_receive(self) -> Callable[[], int]:  # noqa: C901 (two closures over one counter)
+    def _make_receive(self) -> Callable[[], int]:  # noqa: C901 (closures over one counter)
         memory = self._memory if self._asymmetric else _Fenced(self._memory)
         words, starts = self._in[_WORDS:], self._starts(self._in_base)
         wait_for, say_read = self._wait_for, self._say_read
@@ -180,8 +185,8 @@ class Ring:
         parts: list[bytes] = []
 
         def receive(timeout: float | None = None) -> bytes | None:
-            nonlocal slot, stamp
-            # Words of the slot's former use are smaller than its stamp, by a whole turn.
+            nonlocal slot
+            # Words of the slot's former uses are smaller than its stamp, by whole steps.
             size = words[slot] - stamp
             if size <= 0:
                 if timeout == 0:
@@ -200,12 +205,17 @@ class Ring:
             message = memory[start : start + size]
             slot = (slot + 1) & _MASK
             if not slot & _CREDIT:
-                say_read(stamp // _STEP)
-            stamp += _STEP
+                credit()
             return message
 
+        def credit() -> None:
+            nonlocal stamp
+            if not slot:
+                stamp += _STEP
+            say_read(received())
+
         def receive_parts(size: int, timeout: float | None) -> bytes | None:
-            nonlocal slot, stamp, whole
+            nonlocal slot, whole
             while True:
                 more, size = size & _MORE, size & ~_MORE
                 if not 0 < size <= SLOT_SIZE or (more and size != SLOT_SIZE):
@@ -215,8 +225,7 @@ class Ring:
                 start = starts[slot]
                 parts.append(memory[start : start + size])
                 slot = (slot + 1) & _MASK
-                say_read(stamp // _STEP)
-                stamp += _STEP
+                credit()
                 if not more:
                     message = b"".join(parts)
                     parts.clear()
@@ -233,9 +242,12 @@ class Ring:
                             return None
                         break
 
+        def received() -> int:
+            return _count(slot, stamp)
+
         self._views.append(words)
         self.receive = receive
-        return lambda: stamp // _STEP - 1
+        return received
 
     @staticmethod
     def _starts(base: int) -> list[int]:
@@ -265,7 +277,7 @@ class Ring:
 
     def has_room(self, size: int) -> bool:
         """Whether :meth:`send` of ``size`` bytes would not have to wait; asks to be woken if so."""
-        needed = self._sent() + -(-size // SLOT_SIZE)
+        needed = -(-size // SLOT_SIZE)
         if needed <= self._room(self._sent()):
             self._out[16] = 0
             return True
@@ -277,19 +289,20 @@ class Ring:
         read = int(self._out[0])
         if not sent - SLOTS <= read <= sent:
             raise PoisonedError(f"the reader says that it read {read} slots of {sent}")
-        return read + SLOTS
+        return read + SLOTS - sent
 
     def _find_room(self, sent: int) -> int:
+        """How many slots are free, at least one; waits for it."""
         for _ in range(_SPIN):
-            if sent < self._room(sent):
-                return self._room(sent)
+            if room := self._room(sent):
+                return room
         self._out[16] = 1
         try:
             while True:
                 self._full_barrier()
-                if sent < self._room(sent):
+                if room := self._room(sent):
                     self._out[16] = 0
-                    return self._room(sent)
+                    return room
                 if self._closed:
                     raise RingClosedError("the other side of the ring is gone")
                 self._sleep(_POLL_MS)
@@ -303,7 +316,7 @@ class Ring:
         flags = self._in
         try:
             while True:
-                self._say_asleep(stamp // _STEP - 1)
+                self._say_asleep(_count(slot, stamp))
                 size = int(words[slot]) - stamp
                 if size > 0:
                     return size
@@ -338,7 +351,7 @@ class Ring:
         """
         received = self._received()
         self._say_asleep(received)
-        if self._in[_WORDS + (received & _MASK)] > (received + 1) * _STEP:
+        if self._in[_WORDS + (received & _MASK)] > (received // SLOTS + 1) * _STEP:
             self._in[8] = 0
             return False
         if self._in[16]:
@@ -367,6 +380,11 @@ class Ring:
             view.release()
         for descriptor in (self._wake, self._wait):
             os.close(descriptor)
+
+
+def _count(slot: int, stamp: int) -> int:
+    """Slots since the beginning, from the next one's place and stamp."""
+    return (stamp // _STEP - 1) * SLOTS + slot
 
 
 def _drain(descriptor: int) -> None:

@@ -29,8 +29,8 @@ from broch.errors import InternalError
 from .harness import WAIT, fork, wait
 
 WORDS = 24
-STEP = 1 << 16
-MORE = 0x8000
+STEP = 1 << 13
+MORE = 0x1000
 DIRECTION = (WORDS + SLOTS) * 8 + SLOTS * SLOT_SIZE
 
 
@@ -352,12 +352,12 @@ def test_progress_goes_without_a_message(pair: Pair) -> None:
     ("word", "why"),
     [
         pytest.param(STEP + SLOT_SIZE + 1, "a slot of 2049", id="longer than a slot"),
-        pytest.param(STEP + 0x7FFF, "a slot of 32767", id="as long as it goes"),
+        pytest.param(STEP + 0xFFF, "a slot of 4095", id="as long as it goes"),
         pytest.param(STEP + MORE, "a slot of 0", id="more after nothing"),
         pytest.param(STEP + MORE + SLOT_SIZE - 1, "a slot of 2047", id="more after a short slot"),
-        pytest.param(STEP + MORE + 0x7FFF, "a slot of 32767", id="more after too much"),
-        pytest.param(2 * STEP + 5, "a slot of", id="the slot after the next"),
-        pytest.param((SLOTS + 1) * STEP + 5, "a slot of", id="a slot of the next turn"),
+        pytest.param(STEP + MORE + 0xFFF, "a slot of 4095", id="more after too much"),
+        pytest.param(2 * STEP + 5, "a slot of", id="a slot of the next turn"),
+        pytest.param((SLOTS + 1) * STEP + 5, "a slot of", id="a slot of a far turn"),
         pytest.param(2**64 - 1, "a slot of", id="all ones"),
         pytest.param(2**63, "a slot of", id="the highest bit"),
     ],
@@ -380,7 +380,7 @@ def test_words_of_the_past_are_no_message(pair: Pair) -> None:
 
 def test_a_message_that_never_ends(pair: Pair) -> None:
     for number in range(SLOTS):
-        pair.word(WORDS + number, (number + 1) * STEP + MORE + SLOT_SIZE)
+        pair.word(WORDS + number, STEP + MORE + SLOT_SIZE)
     with pytest.raises(PoisonedError, match=f"longer than {MAX_MESSAGE} bytes"):
         pair.enclave.receive(None)
 
@@ -388,13 +388,13 @@ def test_a_message_that_never_ends(pair: Pair) -> None:
 def test_a_message_one_byte_too_long(pair: Pair) -> None:
     slots = MAX_MESSAGE // SLOT_SIZE
     for number in range(slots):
-        pair.word(WORDS + number, (number + 1) * STEP + MORE + SLOT_SIZE)
-    pair.word(WORDS + slots, (slots + 1) * STEP + 1)
+        pair.word(WORDS + number, STEP + MORE + SLOT_SIZE)
+    pair.word(WORDS + slots, STEP + 1)
     with pytest.raises(PoisonedError, match=f"longer than {MAX_MESSAGE} bytes"):
         pair.enclave.receive(None)
 
 
-@pytest.mark.parametrize("second", [2 * STEP + MORE, 2 * STEP + SLOT_SIZE + 1, 3 * STEP + 1])
+@pytest.mark.parametrize("second", [STEP + MORE, STEP + SLOT_SIZE + 1, 2 * STEP + 1])
 def test_a_second_slot_that_no_writer_writes(pair: Pair, second: int) -> None:
     pair.word(WORDS, STEP + MORE + SLOT_SIZE)
     pair.word(WORDS + 1, second)
@@ -411,7 +411,7 @@ def test_half_a_message_does_not_stop_its_reader(pair: Pair, timeout: float) -> 
         assert pair.enclave.receive(timeout) is None
     assert pair.enclave.prepare_sleep()
     pair.slot(1, b"end")
-    pair.word(WORDS + 1, 2 * STEP + 3)
+    pair.word(WORDS + 1, STEP + 3)
     assert not pair.enclave.prepare_sleep()
     assert pair.enclave.receive(timeout) == b"a" * SLOT_SIZE + b"end"
 
@@ -420,10 +420,10 @@ def test_after_half_a_message_and_its_rest_come_whole_ones(pair: Pair) -> None:
     pair.word(WORDS, STEP + MORE + SLOT_SIZE)
     assert pair.enclave.receive(0) is None
     pair.slot(1, b"end")
-    pair.word(WORDS + 1, 2 * STEP + 3)
+    pair.word(WORDS + 1, STEP + 3)
     assert pair.enclave.receive(0) == bytes(SLOT_SIZE) + b"end"
     pair.slot(2, b"next")
-    pair.word(WORDS + 2, 3 * STEP + 4)
+    pair.word(WORDS + 2, STEP + 4)
     assert pair.enclave.receive(0) == b"next"
 
 
@@ -466,7 +466,7 @@ def test_each_slot_is_copied_once_and_never_read_again() -> None:
 
 def test_a_word_that_flips_after_the_look_changes_nothing(plain: Pair) -> None:
     """A thread turns a slot's word to and fro: the reader takes one of both or refuses."""
-    plain.word(WORDS + 1, 2 * STEP + 7)
+    plain.word(WORDS + 1, STEP + 7)
     stop = threading.Event()
 
     def flip() -> None:
