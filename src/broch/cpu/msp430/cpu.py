@@ -25,7 +25,7 @@ from broch.cpu.msp430.decode import (
     decode,
 )
 from broch.cpu.msp430.execute import HANDLERS, push
-from broch.cpu.msp430.policy import Access, Policy
+from broch.cpu.msp430.policy import Access, AccessPolicy
 from broch.cpu.msp430.translate import Region, translate
 from broch.errors import MalformedError
 
@@ -53,7 +53,7 @@ class IllegalInstructionError(MalformedError):
 class Cpu:
     """One MSP430 on its bus."""
 
-    def __init__(self, bus: Bus, policy: Policy | None = None) -> None:
+    def __init__(self, bus: Bus, policy: AccessPolicy | None = None) -> None:
         self.bus = bus
         self.policy = policy
         self.registers = [0] * 16
@@ -67,6 +67,7 @@ class Cpu:
         self._domain: Domain = bus.domains[0]
         self._source = 0  # the instruction that control came from
         self._decoded: dict[int, Instruction] = {}
+        self._straddling: set[int] = set()  # instructions that begin in one domain, end in another
         self._regions: dict[int, Region] = {}
         self._heat: dict[int, int] = {}
         self._due = 0  # when peripherals must be looked after next
@@ -100,6 +101,7 @@ class Cpu:
         here = 0 if policy is None else policy.domain(self._source)
         self._domain = self.bus.domains[here]
         self._decoded.clear()
+        self._straddling.clear()
         self._regions.clear()
         self._heat.clear()
 
@@ -245,7 +247,7 @@ class Cpu:
             peripheral.accepted(vector)
         self._due = 0
 
-    def _refuse_fetch(self, policy: Policy) -> bool:
+    def _refuse_fetch(self, policy: AccessPolicy) -> bool:
         """Ask the policy where control goes from one domain to another."""
         pc = self.registers[PC]
         domain = policy.domain(pc)
@@ -261,6 +263,10 @@ class Cpu:
     def _instruction(self, pc: int) -> None:
         """Run one instruction with the interpreter."""
         instruction = self._decoded.get(pc) or self._decode(pc)
+        if pc in self._straddling:
+            self.cycles += 1
+            self._violation(Access.EXECUTE, instruction.next)
+            return
         if self.trace is not None:
             self.trace(instruction, self)
         registers = self.registers
@@ -278,6 +284,10 @@ class Cpu:
         words = self.bus.words
         instruction = decode(lambda at: words[at >> 1], pc)
         self._decoded[pc] = instruction
+        if self.policy is not None and self.policy.domain(pc) != self.policy.domain(
+            instruction.next - 1 & 0xFFFF
+        ):
+            self._straddling.add(pc)
         self.bus.mark_code(range(pc, pc + max(instruction.size, 4)))
         return instruction
 
@@ -307,6 +317,7 @@ class Cpu:
         """Code at ``address`` has changed: forget what was made of it."""
         for at in range(address - 5, address + 1):
             self._decoded.pop(at & 0xFFFF, None)
+            self._straddling.discard(at & 0xFFFF)
         stale = [
             start
             for start, region in self._regions.items()

@@ -22,7 +22,7 @@ class Access(Enum):
     EXECUTE = "execute"
 
 
-class Policy(Protocol):
+class AccessPolicy(Protocol):
     """An access policy. Domain 0 is everything that no other domain owns."""
 
     def domains(self) -> Iterable[int]:
