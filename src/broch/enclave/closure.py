@@ -14,15 +14,12 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
-
-_CHUNK: Final = 1 << 20
 
 
 def manifest() -> bytes:
     """The manifest of this process."""
     lines = {f"{_digest(path)}  {_name(path)}\n" for path in _files()}
-    return "".join(sorted(lines, key=lambda line: line[66:])).encode()
+    return "".join(sorted(lines, key=lambda line: (line[66:], line))).encode()
 
 
 def digest(text: bytes) -> bytes:

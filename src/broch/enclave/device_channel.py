@@ -36,8 +36,11 @@ class DeviceChannel:
         self._socket = sock
 
     def _ask(self, operation: str, argument: object = None) -> Any:
-        self._socket.send(msgspec.msgpack.encode([operation, argument]))
-        packet = self._socket.recv(MAX_PACKET)
+        try:
+            self._socket.send(msgspec.msgpack.encode([operation, argument]))
+            packet = self._socket.recv(MAX_PACKET)
+        except ConnectionError:
+            packet = b""
         if not packet:
             raise InternalError("the device is gone")
         ok, value = msgspec.msgpack.decode(packet)
@@ -92,7 +95,7 @@ class DeviceService:
         try:
             operation, argument = _question.decode(packet)
             value = self._serve(operation, argument)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             return msgspec.msgpack.encode([False, "not a question"])
         except BrochError as exc:
             return msgspec.msgpack.encode([False, exc.message])

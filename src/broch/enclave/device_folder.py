@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import cbor2
+import msgspec
 
 from broch.errors import DecodeError, UndecidedError, UntrustedError
 from broch.tee.contract import Endorsements
@@ -36,6 +37,7 @@ def read_secret(folder: Path) -> bytes:
 
     Raises:
         UntrustedError: it belongs to another user, or others may read it.
+        UndecidedError: it is not there.
         DecodeError: it is not a secret.
     """
     check_private(folder)
@@ -47,7 +49,12 @@ def read_secret(folder: Path) -> bytes:
 
 
 def check_private(path: Path) -> None:
-    """Raise :class:`UntrustedError` unless only this user can use ``path``."""
+    """Raise :class:`UntrustedError` unless only this user can use ``path``.
+
+    Raises:
+        UntrustedError: it belongs to another user, or others may use it.
+        UndecidedError: it is not there, or out of reach.
+    """
     try:
         status = path.stat()
     except OSError as exc:
@@ -85,8 +92,13 @@ class FileNonVolatile:
             return None
 
     def put(self, name: str, value: bytes) -> None:
-        """Keep ``value`` under ``name``."""
+        """Keep ``value`` under ``name``; a power cut after this does not bring the old one back."""
         write_private(self._path(name), value)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -119,11 +131,16 @@ def read_endorsements(folder: Path) -> Endorsements:
     """
     path = folder / "endorsements"
     check_private(path)
+    data = path.read_bytes()
     try:
-        anchors, items = cbor2.loads(path.read_bytes())
-        return Endorsements(
-            anchors=tuple(bytes(anchor) for anchor in anchors),
-            items={str(name): bytes(item) for name, item in items.items()},
-        )
-    except (cbor2.CBORDecodeError, ValueError, TypeError, AttributeError):
+        anchors, items = _endorsements(cbor2.loads(data))
+    except (cbor2.CBORDecodeError, msgspec.MsgspecError, ValueError, TypeError):
         raise DecodeError(0, "not endorsements", what=str(path)) from None
+    if cbor2.dumps([anchors, items], canonical=True) != data:
+        raise DecodeError(0, "not as a device writes them", what=str(path))
+    return Endorsements(anchors=tuple(anchors), items=items)
+
+
+def _endorsements(value: object) -> tuple[list[bytes], dict[str, bytes]]:
+    """``value``, strictly ``[[bytes, ...], {text: bytes}]``."""
+    return msgspec.convert(value, tuple[list[bytes], dict[str, bytes]], builtin_types=[bytes])

@@ -44,20 +44,26 @@ def _send(sock: socket.socket, packet: bytes, descriptors: Sequence[int]) -> Non
 def receive(sock: socket.socket) -> tuple[bytes, list[int]] | None:
     """Take one message and its descriptors; None when the other side hung up.
 
+    An empty packet looks like the end, and is taken for it.
+
     Raises:
         DecodeError: not a packet; whatever came with it is closed.
     """
     size = array.array("i").itemsize
-    packet, extra, flags, _ = sock.recvmsg(
-        MAX_INLINE + 1, socket.CMSG_SPACE(_MAX_FDS * size), socket.MSG_CMSG_CLOEXEC
-    )
-    if not packet:
+    try:
+        packet, extra, flags, _ = sock.recvmsg(
+            MAX_INLINE + 1, socket.CMSG_SPACE(_MAX_FDS * size), socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:  # it hung up with messages of ours unread
         return None
     descriptors = array.array("i")
     for level, kind, data in extra:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(data[: len(data) - len(data) % size])
     fds = list(descriptors)
+    if not packet:
+        close_all(fds)
+        return None
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise DecodeError(0, "packet cut off")
@@ -93,6 +99,8 @@ def read_memory(descriptor: int, limit: int) -> bytes:
             parts.append(part)
             offset += len(part)
         return b"".join(parts)
+    except OSError as exc:
+        raise DecodeError(0, f"not a file in memory: {exc.strerror}") from None
     finally:
         os.close(descriptor)
 

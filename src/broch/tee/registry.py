@@ -36,6 +36,6 @@ def find(name: str) -> Tee:
         tee = cast(Tee, points[0].load())
     except (ImportError, AttributeError) as exc:
         raise InternalError(f"TEE {name} does not load: {exc}") from exc
-    if tee.name != name:
-        raise InternalError(f"entry point {name} holds the TEE {tee.name}")
+    if (held := getattr(tee, "name", None)) != name:
+        raise InternalError(f"entry point {name} holds the TEE {held}")
     return tee
