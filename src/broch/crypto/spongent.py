@@ -133,13 +133,11 @@ class SpongeWrap:
         permute = self._permute
         state = self._begin(associated_data)
         cipher = bytearray()
-        for at, block in zip(range(0, len(body), 2), _framed(body, more=1), strict=False):
-            cipher += ((state ^ block) & 0xFFFF).to_bytes(2, "little")
-            state = permute(state ^ block)
-            del cipher[at + len(body[at : at + 2]) :]
-        if not body:
-            state = permute(state ^ 0b10)
-        return bytes(cipher), self._tag(state)
+        for block in _framed(body, more=1):
+            state ^= block
+            cipher += (state & 0xFFFF).to_bytes(2, "little")
+            state = permute(state)
+        return bytes(cipher[: len(body)]), self._tag(state)
 
     def decrypt_unverified(self, associated_data: bytes, cipher: bytes) -> tuple[bytes, bytes]:
         """Decrypt without a check: what would be the body, and the tag that it would need.
@@ -257,7 +255,7 @@ def _even(data: bytes) -> bytes:
 
 
 def _framed(data: bytes, *, more: int) -> list[int]:
-    """Blocks of 16 bits, each with its frame bit (``more``, and for the last its opposite) and 1."""
+    """Blocks of 16 bits with frame bit (``more``, in the last its opposite) and padding bit."""
     count = max(1, (len(data) + 1) // 2)
     blocks = [int.from_bytes(data[2 * i : 2 * i + 2], "little") for i in range(count)]
     last = 8 * (len(data) - 2 * (count - 1))
@@ -267,7 +265,7 @@ def _framed(data: bytes, *, more: int) -> list[int]:
 
 @cache
 def permutation(variant: Variant) -> _Permutation:
-    """The permutation of a variant, on the state as a little-endian integer. Tables are made once."""
+    """The permutation of a variant, on the state as a little-endian integer."""
     constants = _round_constants(variant)
     if variant.width % 16:
         return _by_bytes(variant.width, constants)
@@ -290,7 +288,7 @@ def _round_constants(variant: Variant) -> list[int]:
 
 
 def _by_bytes(width: int, constants: list[int]) -> _Permutation:
-    """Any width: a table for each byte of the state, of where S-box and permutation put its bits."""
+    """Any width: a table for each byte of the state, of where its bits go after the S-box."""
     size = width // 8
 
     def moved(at: int, value: int) -> int:
@@ -358,6 +356,6 @@ def _by_swaps(groups: int, constants: list[int]) -> _Permutation:
 
 
 def _substitute_and_turn(value: int) -> int:
-    """S-box both nibbles; bit ``j`` of the low one goes to ``2j``, of the high one to ``2j + 1``."""
+    """S-box both nibbles; put bit ``j`` of the low one at ``2j``, of the high one at ``2j + 1``."""
     low, high = _SBOX[value & 15], _SBOX[value >> 4]
     return sum((low >> j & 1) << 2 * j | (high >> j & 1) << 2 * j + 1 for j in range(4))
