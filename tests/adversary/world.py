@@ -165,6 +165,7 @@ class Plan:
     actor: str = ""
     policy: str = "emulated = true"
     source_code: str = ""  # more of source.py
+    host: str = _HOST  # the untrusted host's own code
 
     def write(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +182,7 @@ class Plan:
         (folder / "source.py").write_text(code)
         (folder / "twin.py").write_text(_SOURCE.format(name="twin"))
         (folder / "actor.py").write_text(_ACTOR)
-        (folder / "host.py").write_text(_HOST)
+        (folder / "host.py").write_text(self.host)
         return folder / "app.toml"
 
 
@@ -298,11 +299,16 @@ class Stage:
         self._patch = pytest.MonkeyPatch()
         if launcher is not None:
             self._patch.setattr(leftovers, "end", lambda shared: shared.close())
-        self._folder = folder
+        self.folder = folder
         self._loop = asyncio.new_event_loop()
         self.problems: list[dict[str, Any]] = []  # what would have been a traceback
         self._loop.set_exception_handler(lambda _, context: self.problems.append(context))
         self._open: list[World] = []
+
+    @property
+    def launcher_pid(self) -> int:
+        assert self._launcher is not None
+        return int(self._launcher.pid)
 
     def begin(self, plan: Plan, bend: Callable[[Wire], None] = lambda wire: None) -> World:
         """Bring it up; raises what the user would be told."""
@@ -312,7 +318,7 @@ class Stage:
     async def _begin(self, plan: Plan, bend: Callable[[Wire], None]) -> World:
         wire = Wire()
         bend(wire)
-        descriptor = load(plan.write(self._folder / plan.name))
+        descriptor = load(plan.write(self.folder / plan.name))
         supervisor = Supervisor(descriptor, self.home)
         world = World(supervisor, wire, supervisor.subscribe(), self.do)
         with pytest.MonkeyPatch.context() as patch:

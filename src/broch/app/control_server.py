@@ -6,12 +6,14 @@
     {"do": "events"}                                              -> {"event": {...}}, ...
     {"do": "down"}                                                -> {"ok": null}, once all is down
 
-What goes wrong is ``{"error": {"code", "message", "place", "hint"}}``. Only processes of the same
+A client begins with the line in ``control.token`` (:meth:`broch.app.home.AppFolder.listen`). What
+goes wrong is ``{"error": {"code", "message", "place", "hint"}}``. Only processes of the same
 user are heard.
 """
 
 import asyncio
 import contextlib
+import hmac
 import os
 import socket
 import struct
@@ -49,14 +51,15 @@ class ControlServer:
         self._supervisor = supervisor
         self._folder = folder
         self._server: asyncio.Server | None = None
+        self._token = b""
         self._clients: set[asyncio.Task[None]] = set()
         self._downs: list[asyncio.StreamWriter] = []
 
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_unix_server(
-            self._serve, sock=self._folder.listen(), limit=MAX_LINE
-        )
+        sock = self._folder.listen()
+        self._token = self._folder.token()
+        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_LINE)
 
     def close(self) -> None:
         """Listen no more, and leave no socket."""
@@ -83,6 +86,8 @@ class ControlServer:
         self._clients.add(task)
         try:
             check_same_user(writer.get_extra_info("socket"))
+            if not hmac.compare_digest(await reader.readline(), self._token):
+                raise UntrustedError("only who can read control.token may control the application")
             while line := await reader.readline():
                 await self._answer(line, writer)
         except BrochError as exc:

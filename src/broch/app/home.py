@@ -2,7 +2,7 @@
 
     devices/APP/NODE.TEE/   emulated devices (see :mod:`broch.enclave.device_folder`)
     keys/                   deployer.pem (Ed25519), TEE.pem (signing keys), each 0600
-    apps/APP/               lock and control.sock while it runs; stores/NODE/*.store; failure,
+    apps/APP/               lock and control.* while it runs; stores/NODE/*.store; failure,
                             if a run in the background ended so
 
 The root is ``$BROCH_HOME``, or ``$XDG_STATE_HOME/broch``, or ``~/.local/state/broch``; all folders
@@ -11,6 +11,7 @@ are 0700. A key or folder of another user, or one that others may use, is refuse
 
 import fcntl
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ from broch.errors import MalformedError, UsageError
 from broch.tee.contract import Tee
 
 _SOCKET: Final = "control.sock"
+_TOKEN: Final = "control.token"  # noqa: S105 (the name of a file)
 _LOCK: Final = "lock"
 _FAILURE: Final = "failure"
 _MAX_FAILURE: Final = 500  # characters
@@ -219,10 +221,14 @@ class AppFolder:
     def listen(self) -> socket.socket:
         """The control socket, listening; for the holder of the lock.
 
+        Whoever connects begins with :meth:`token`. Agents are processes of the same user and can
+        reach the socket, since Landlock lets them connect; files of this folder they cannot read.
+
         The address goes by a descriptor of the folder, because a socket's path has 107 bytes.
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.remove_socket()
+        write_private(self.path / _TOKEN, secrets.token_hex(32).encode() + b"\n")
         old = os.umask(0o177)
         try:
             with _opened(self.path) as folder:
@@ -239,6 +245,11 @@ class AppFolder:
     def remove_socket(self) -> None:
         """Leave no socket behind."""
         (self.path / _SOCKET).unlink(missing_ok=True)
+        (self.path / _TOKEN).unlink(missing_ok=True)
+
+    def token(self) -> bytes:
+        """The line that whoever may control the application begins with."""
+        return (self.path / _TOKEN).read_bytes()
 
     def connect(self) -> socket.socket:
         """A connection to the application's supervisor.
@@ -250,7 +261,8 @@ class AppFolder:
         try:
             with _opened(self.path) as folder:
                 sock.connect(f"/proc/self/fd/{folder}/{_SOCKET}")
-        except (FileNotFoundError, ConnectionRefusedError):
+            sock.sendall(self.token())
+        except (FileNotFoundError, ConnectionError):
             sock.close()
             hint = self._failure() or "start it with: broch up"
             raise UsageError(f"app {self.name} does not run", hint=hint) from None
