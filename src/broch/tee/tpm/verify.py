@@ -1,0 +1,120 @@
+"""Is this TPM quote authentic, and is this key of a TPM's? No I/O, no clock.
+
+For the endorsements see :mod:`.trust`. Sources: TPM 2.0 Library, part 1, section 31 (attestation)
+and part 3, 18.4 (TPM2_Quote), 18.2 (TPM2_Certify).
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from broch.errors import UntrustedError, UsageError
+from broch.tee.contract import Claims, Endorsements
+from broch.tee.tpm import trust
+from broch.tee.tpm.attest import CERTIFY, QUOTE, Attest
+from broch.tee.tpm.evidence import Evidence
+from broch.tee.tpm.public import Public, PublicKey
+from broch.tee.tpm.reader import BANKS, HASHES
+from broch.tee.tpm.signature import Signature
+from broch.tee.tpm.trust import Trusted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmClaims(Claims):
+    """Claims of a verified quote; ``measurement`` is the digest over all registers in it."""
+
+    attest: Attest
+    pcrs: Mapping[int, Mapping[int, bytes]]  # bank -> index -> value, exactly those of the quote
+    key: Trusted
+
+
+def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TpmClaims:
+    """Decide whether ``evidence`` is authentic ``at`` that time.
+
+    Raises:
+        DecodeError: not a quote, or an endorsement that cannot be read.
+        UntrustedError: key, signature or registers do not hold.
+        UndecidedError: an endorsement is missing.
+    """
+    if at.tzinfo is None:
+        raise UsageError("the time of verification has no time zone")
+    # (1) Parse strictly.
+    parsed = Evidence.from_bytes(evidence)
+    signature = Signature.from_bytes(parsed.signature)
+    # (2) The key is one that there is a reason to believe in; none comes with the evidence.
+    trusted = trust.establish(endorsements, at)
+    # (3) Its signature. Only then is what it signed read.
+    signature.check(trusted.key, parsed.attest, "TPM quote")
+    # (4) It is a quote: the magic number says that a TPM made it, the type what it is about.
+    attest = Attest.from_bytes(parsed.attest)
+    if attest.type != QUOTE:
+        raise UntrustedError(f"the TPM signed type 0x{attest.type:04x}, not a quote")
+    # (5) The registers are exactly the selected ones, by index, and their digest is the signed one.
+    _check_registers(attest, parsed.pcrs, signature.hash)
+    return TpmClaims(
+        tee="tpm",
+        measurement=attest.pcr_digest,
+        signer=None,
+        report_data=attest.extra_data,
+        debug=False,
+        emulated=trusted.emulated,
+        details={
+            "endorsed_by": trusted.way,
+            "root": trusted.root_name,
+            "revocation": "checked" if trusted.revocation_checked else "not checked",
+            "ak_attributes": "checked" if trusted.attributes_checked else "not shown",
+            "clock": str(attest.clock),
+            "clock_safe": "yes" if attest.safe else "no",
+            "reset_count": str(attest.reset_count),
+            "restart_count": str(attest.restart_count),
+            "firmware_version": f"{attest.firmware_version:016x}",
+            **{
+                f"{BANKS[selection.bank]}:{index}": parsed.pcrs[selection.bank][index].hex()
+                for selection in attest.selections
+                for index in selection.indices
+            },
+        },
+        attest=attest,
+        pcrs=parsed.pcrs,
+        key=trusted,
+    )
+
+
+def _check_registers(attest: Attest, pcrs: Mapping[int, Mapping[int, bytes]], alg: int) -> None:
+    selected = {item.bank: set(item.indices) for item in attest.selections if item.indices}
+    if not selected:
+        raise UntrustedError("the quote is over no register")
+    if selected != {bank: set(values) for bank, values in pcrs.items()}:
+        raise UntrustedError("the registers are not exactly those that the quote selects")
+    # In the order of the selection, and by index: never in the order in which they came.
+    digest = hashlib.new(HASHES[alg])
+    for selection in attest.selections:
+        for index in selection.indices:
+            digest.update(pcrs[selection.bank][index])
+    if not hmac.compare_digest(digest.digest(), attest.pcr_digest):
+        raise UntrustedError("the registers are not those that the TPM has digested")
+
+
+def check_certified(
+    attest: bytes, signature: bytes, *, signer: PublicKey, public: bytes, qualifying: bytes
+) -> Public:
+    """The key ``public`` (TPMT_PUBLIC) is in the TPM of ``signer``: TPM2_Certify.
+
+    Raises:
+        DecodeError: a structure cannot be read.
+        UntrustedError: signature, name or qualifying data do not hold.
+    """
+    # (1) The signature of a key that is believed already.
+    Signature.from_bytes(signature).check(signer, attest, "TPM certification")
+    # (2) It is a certification, of this key, for this challenge.
+    found = Attest.from_bytes(attest)
+    if found.type != CERTIFY:
+        raise UntrustedError(f"the TPM signed type 0x{found.type:04x}, not a certification")
+    if not hmac.compare_digest(found.extra_data, qualifying):
+        raise UntrustedError("the certification is for another challenge")
+    key = Public.from_bytes(public)
+    if not hmac.compare_digest(found.name, key.name()):
+        raise UntrustedError("the certification is of another key")
+    return key
