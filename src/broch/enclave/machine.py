@@ -56,7 +56,7 @@ class Machine:
         self._zygote = zygote
         self._tee, self._device = _open_device(spec)
         self._services: dict[int, tuple[socket.socket, DeviceService]] = {}
-        self._enclaves: dict[str, int] = {}  # name -> descriptor of its device channel
+        self._enclaves: dict[str, socket.socket] = {}  # name -> device channel
         self._early: list[Ended] = []
         self._poller = select.poll()
         self._poller.register(agent, select.POLLIN)
@@ -136,7 +136,7 @@ class Machine:
                 self._tee.seal_bindings[0],
             )
             self._services[ours.fileno()] = (ours, service)
-            self._enclaves[question.name] = ours.fileno()
+            self._enclaves[question.name] = ours
             self._poller.register(ours, select.POLLIN)
             reply = LoadedReply(question.name, pid, loaded.identity.measurement.value)
             packets.send(self._agent, msgspec.msgpack.encode(reply), ring)
@@ -173,9 +173,9 @@ class Machine:
         return True
 
     def _ended(self, report: Ended) -> None:
-        descriptor = self._enclaves.pop(report.name, None)
-        if descriptor is not None:
-            self._hang_up(descriptor)
+        channel = self._enclaves.pop(report.name, None)
+        if channel is not None:
+            self._hang_up(channel)
         self._say(report)
 
     def _serve_enclave(self, descriptor: int) -> None:
@@ -193,13 +193,14 @@ class Machine:
                 return
         except (OSError, ValueError, RecursionError):
             pass  # it does not take its answers, or asked nonsense
-        self._hang_up(descriptor)
+        self._hang_up(sock)
 
-    def _hang_up(self, descriptor: int) -> None:
-        entry = self._services.pop(descriptor, None)
-        if entry is not None:
+    def _hang_up(self, channel: socket.socket) -> None:
+        descriptor = channel.fileno()
+        if descriptor >= 0:  # else it is closed, and its number may be another's
+            del self._services[descriptor]
             self._poller.unregister(descriptor)
-            entry[0].close()
+            channel.close()
 
     def _say(self, answer: Answer) -> None:
         packets.send(self._agent, msgspec.msgpack.encode(answer))
