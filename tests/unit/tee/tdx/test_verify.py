@@ -513,3 +513,21 @@ def test_the_platform_is_the_certificates_not_the_quotes() -> None:
     assert PCK.components == (10,) * 16
     assert status(Attester(levels=[level(UTD, sgx=10)])) == UTD
     assert status(Attester(levels=[level(UTD, sgx=11)])) == TcbStatus.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize("name", [OOD, OOD_CN, "ConfigurationNeeded", "SWHardeningNeeded"])
+def test_the_status_is_in_the_claims_and_in_what_people_see(name: str) -> None:
+    """bitrouter 566, dcap-qvl 125: the status was dropped, or everything counted as valid."""
+    found = claims(Attester(levels=[level(name)]))
+    assert found.tcb.status == name
+    assert found.details["tcb_status"] == name
+
+
+def test_a_revoked_quoting_enclave_needs_a_good_signature_too() -> None:
+    """automata 144: a revoked QE was accepted before its signature was looked at."""
+    attester = Attester(qe_levels=[isv(8, "Revoked")])
+    data = bytearray(attester.evidence())
+    place = data.index(b"Q" * 32)  # MRSIGNER in the QE's report
+    data[place] ^= 1
+    with pytest.raises(UntrustedError, match="QE report: the signature"):
+        VERIFIER.verify(bytes(data), attester.endorsements(), at=NOW)
