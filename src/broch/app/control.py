@@ -53,6 +53,15 @@ class ControlClient:
         """
         self._ask({"do": "emit", "module": module, "name": name, "value": value})
 
+    def update(self, module: str) -> dict[str, Any]:
+        """Replace a running module by what its source says now; what was done.
+
+        Raises:
+            BrochError: it was not; see :meth:`broch.app.updating.Updater.update`.
+        """
+        done: dict[str, Any] = self._ask({"do": "update", "module": module})
+        return done
+
     def down(self) -> None:
         """End the application; returns when nothing of it is left."""
         self._ask({"do": "down"})

@@ -3,6 +3,7 @@
     {"do": "status"}                                              -> {"ok": status}
     {"do": "call", "module": m, "name": entry, "value": json}     -> {"ok": result}
     {"do": "emit", "module": m, "name": input, "value": json}     -> {"ok": null}
+    {"do": "update", "module": m}                                 -> {"ok": what it did}
     {"do": "events"}                                              -> {"event": {...}}, ...
     {"do": "down"}                                                -> {"ok": null}, once all is down
 
@@ -124,6 +125,8 @@ class ControlServer:
             return await supervisor.call(question.module, question.name, question.value)
         if question.do == "emit":
             return await supervisor.emit(question.module, question.name, question.value)
+        if question.do == "update":
+            return await supervisor.update(question.module)
         raise UsageError(f"no such question: {question.do!r:.40}")
 
     async def _stream(self, writer: asyncio.StreamWriter) -> None:

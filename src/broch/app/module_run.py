@@ -62,6 +62,7 @@ class ModuleRun:
         self.fault: End | None = None
         self.admission: Admission | None = None
         self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        self.changing = asyncio.Lock()  # held while an update may put another in its place
         self._journal = journal
         self._waiting: dict[int, deque[asyncio.Future[bytes]]] = {}
         self._calls: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
@@ -71,9 +72,10 @@ class ModuleRun:
 
     @property
     def is_joined(self) -> bool:
-        """Whether the enclave that runs now was attested."""
+        """Whether the enclave that runs now was attested, and is to have keys."""
         admission = self.admission
-        return admission is not None and admission.verdict is not None and not self.ended.done()
+        is_in = admission is not None and admission.verdict is not None
+        return is_in and not self.ended.done() and self.state != "updating"
 
     # Loading and asking.
 

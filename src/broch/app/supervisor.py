@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 from broch.app import leftovers, values
@@ -18,7 +19,7 @@ from broch.app.build import Built, build, interfaces
 from broch.app.connecting import Connector, together
 from broch.app.control_server import ControlServer
 from broch.app.counting import Counting
-from broch.app.deployer import Admission, Deployer
+from broch.app.deployer import Admission
 from broch.app.descriptor import Descriptor, Operator
 from broch.app.home import AppLock, Home
 from broch.app.journal import Journal
@@ -27,6 +28,7 @@ from broch.app.node_run import NodeRun, check_device
 from broch.app.observed import Observed
 from broch.app.reports import Stage
 from broch.app.restarts import RestartRule
+from broch.app.updating import LiveDeployer, Updater
 from broch.app.wiring import Connection, End, Wiring, wire
 from broch.attest import Policy
 from broch.enclave.launcher import Launcher
@@ -85,7 +87,7 @@ class Supervisor:
         self._progress = progress
         self._since = datetime.now(UTC)
         self._journal = Journal()
-        self._deployer = Deployer(Wiring())
+        self._deployer = LiveDeployer(Wiring())
         self._observed = Observed(descriptor, self._deployer, self._journal)
         self._nodes: dict[str, NodeRun] = {}
         self._counting = Counting(self._deployer, self._nodes, self._journal)
@@ -99,6 +101,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._over: asyncio.Future[Ending] | None = None
         self._connector: Connector | None = None
+        self._updater: Updater | None = None
         self._summary: dict[str, Any] | None = None
         self._is_closing = False
 
@@ -149,13 +152,12 @@ class Supervisor:
             done += 1
             self._step("build", f"built {name}", done, total)
 
+        return self._builder(launcher)(self.descriptor, on_built=on_built)
+
+    def _builder(self, launcher: Launcher) -> "partial[dict[str, Built]]":
         public = self._home.deployer_key().public_key().public_bytes_raw()
-        return build(
-            self.descriptor,
-            declarer=launcher,
-            deployer=public,
-            signing_key=self._home.signing_key,
-            on_built=on_built,
+        return partial(
+            build, declarer=launcher, deployer=public, signing_key=self._home.signing_key
         )
 
     async def _start_nodes(self, launcher: Launcher) -> None:
@@ -166,7 +168,7 @@ class Supervisor:
         self._step("nodes", "nodes are up", len(self._nodes), len(self._nodes))
 
     async def _assemble(self, built: dict[str, Built], wiring: Wiring) -> None:
-        self._deployer = Deployer(wiring)
+        self._deployer = LiveDeployer(wiring)
         self._observed = Observed(self.descriptor, self._deployer, self._journal)
         self._counting = Counting(self._deployer, self._nodes, self._journal)
         for name, module in built.items():
@@ -185,6 +187,19 @@ class Supervisor:
         await together(join(run) for run in self._modules.values())
         self._step("connect", "handing out keys")
         await self._connector.connect([wire.id for wire in wiring.connections])
+        assert self._launcher is not None
+        self._updater = Updater(
+            self.descriptor,
+            self._modules,
+            self._deployer,
+            self._connector,
+            examiner=self._launcher,
+            journal=self._journal,
+            build=self._builder(self._launcher),
+            join=self._join,
+            keep=lambda run: self._spawn(self._keep(run)),
+            begin=self._begin,
+        )
         for run in self._modules.values():
             self._begin(run)
             self._spawn(self._keep(run))
@@ -306,6 +321,9 @@ class Supervisor:
         rule, loop = self._rules[run.name], asyncio.get_running_loop()
         while True:
             end = await run.ended
+            async with run.changing:
+                if self._modules[run.name] is not run:
+                    return  # it was updated
             kind = "state" if end.orderly else "fault"
             self._journal.add(kind, run.name, end.what, **end.to_data())
             if not rule.wants(orderly=end.orderly):
@@ -375,7 +393,7 @@ class Supervisor:
         self._nodes[node].state = "failed"
         error = InternalError(f"node {node} is gone: its agent or its device ended")
         self._journal.add("fault", None, error.message)
-        for run in self._modules.values():
+        for run in {*self._modules.values(), *self._by_handle.values()}:
             if run.node.node.name == node:
                 run.is_lost()
         self.finish(Ending(reason=Reason.FAILED, error=error))
@@ -423,6 +441,15 @@ class Supervisor:
         if name not in self._modules:
             raise UndecidedError(f"app {self.descriptor.app.name} is starting", hint="try again")
         return self._modules[name]
+
+    async def update(self, module: str) -> dict[str, Any]:
+        """Replace a running module by what its source says now; see :meth:`Updater.update`."""
+        self._module(module)
+        if self._updater is None or self.state is not AppState.RUNNING:
+            raise UndecidedError(f"app {self.descriptor.app.name} is {self.state.value}")
+        done = await self._updater.update(module)
+        self.descriptor = self._updater.descriptor
+        return done.to_data()
 
     async def rekey(self) -> None:
         """Give every connection a fresh key."""

@@ -134,6 +134,18 @@ def events(
 
 
 @app.command()
+def update(
+    module: Annotated[str, typer.Argument(metavar="MODULE", help="What to replace.")],
+    name: AppOption = None,
+    json: Json = False,
+) -> int:
+    """Replace a running module by what its source says now; the others go on running."""
+    from broch.cli import running
+
+    return running.update(module, name, as_json=json)
+
+
+@app.command()
 def down(name: AppArgument = None, json: Json = False) -> int:
     """End a running application."""
     from broch.cli import running

@@ -1,4 +1,4 @@
-"""Commands to an application that runs: status, call, emit, events, down."""
+"""Commands to an application that runs: status, call, emit, events, update, down."""
 
 import json
 import sys
@@ -75,6 +75,21 @@ def events(name: str | None, *, follow: bool, as_json: bool) -> int:
             sys.stdout.flush()
         if not follow:
             break
+    return 0
+
+
+def update(module: str, name: str | None, *, as_json: bool) -> int:
+    """Replace a running module by what its source says now."""
+    app, client = _connect(name)
+    done = client.update(module)
+    if as_json:
+        output.print_json({"app": app, **done})
+    elif done["updated"]:
+        first, second = views.short(done["from"]), views.short(done["to"])
+        state = ", with its state" if done["state"] else ""
+        output.note(f"{module} is updated from {first} to {second}{state}")
+    else:
+        output.note(f"{module} is up to date: {views.short(done['to'])}")
     return 0
 
 

@@ -39,6 +39,14 @@ class NodeProcess:
     control: socket.socket  # to the agent; closing it ends the node
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateFunctions:
+    """Which of the two functions a module declares that hand its state to a successor."""
+
+    exports: bool
+    imports: bool
+
+
 class Launcher:
     """Builds interfaces and starts nodes from one process that holds the runtime closure.
 
@@ -92,6 +100,14 @@ class Launcher:
         Raises:
             DeclarationError: the code is wrong; its place is relative to the image.
         """
+        return Interface.from_data(self._declared(files, main).interface)
+
+    def state_functions(self, files: Mapping[str, bytes], main: str) -> StateFunctions:
+        """Whether ``main`` declares how to export and import state; raises as :meth:`declare`."""
+        declared = self._declared(files, main)
+        return StateFunctions(exports=declared.exports_state, imports=declared.imports_state)
+
+    def _declared(self, files: Mapping[str, bytes], main: str) -> Declared:
         ours, theirs = packets.pair()
         with ours:
             with theirs:
@@ -112,7 +128,7 @@ class Launcher:
         outcome = _outcome.decode(packet[0])
         if isinstance(outcome, Wrong):
             raise DeclarationError(outcome.message, place=outcome.place, hint=outcome.hint)
-        return Interface.from_data(outcome.interface)
+        return outcome
 
     def start_node(self, machine: MachineSpec, target: str, spec: bytes) -> NodeProcess:
         """Fork a machine and its agent, which runs ``target`` (``package.module:function``)."""

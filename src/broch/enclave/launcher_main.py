@@ -44,6 +44,7 @@ class Declared(msgspec.Struct, frozen=True, tag=True):
 
     interface: list[dict[str, Any]]
     exports_state: bool
+    imports_state: bool
 
 
 class Wrong(msgspec.Struct, frozen=True, tag=True):
@@ -150,4 +151,5 @@ def _run(files: Mapping[str, bytes], main: str) -> Declared | Wrong:
     except BaseException as exc:  # noqa: BLE001 (author's code: anything)
         place = process.place_in(files, exc) or f"{main}:1"
         return Wrong(f"{type(exc).__name__}: {exc}", place, None)
-    return Declared(module.interface().to_data(), module._export is not None)
+    interface = module.interface().to_data()
+    return Declared(interface, module._export is not None, module._import is not None)
