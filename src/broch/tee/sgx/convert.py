@@ -36,6 +36,8 @@ _TLS: Final = struct.Struct("<QQQQ")
 _TCS: Final = struct.Struct("<QQQIIQQQQII")
 _NOP: Final = b"\x90"
 
+_Content = bytes | bytearray | memoryview
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -169,21 +171,8 @@ def _patches(elf: EnclaveElf, plan: Plan, options: Options) -> list[_Patch]:
     return sorted(patches, key=lambda patch: patch.address)
 
 
-def _patch(elf: EnclaveElf, patches: list[_Patch]) -> list[bytearray]:
-    """What each PT_LOAD has in the file, from its first page's begin, with all patches applied."""
-    contents = []
-    done = 0
-    for segment in elf.elf.loads():
-        base = segment.vaddr // PAGE * PAGE
-        content = bytearray(segment.vaddr - base)
-        content += elf.elf.data[segment.offset : segment.offset + segment.filesz]
-        for patch in patches:
-            if base <= patch.address and patch.end <= segment.end:
-                _apply(content, base, segment, patch)
-                done += 1
-        contents.append(content)
-    if done != len(patches):
-        _refuse_lost(elf, patches)
+def _patch(elf: EnclaveElf, patches: list[_Patch]) -> list[_Content]:
+    """What each PT_LOAD has in the file, with all patches applied."""
     for before, after in itertools.pairwise(patches):
         if before.end > after.address:
             raise MalformedError(
@@ -191,22 +180,37 @@ def _patch(elf: EnclaveElf, patches: list[_Patch]) -> list[bytearray]:
                 place="elf",
                 hint="give each symbol its own bytes in the start file",
             )
+    contents = []
+    done = 0
+    whole = memoryview(elf.elf.data)
+    for segment in elf.elf.loads():
+        content: _Content = whole[segment.offset : segment.offset + segment.filesz]
+        base = segment.vaddr // PAGE * PAGE
+        for patch in patches:
+            if base <= patch.address and patch.end <= segment.end:
+                content = _apply(content, segment, patch)
+                done += 1
+        contents.append(content)
+    if done != len(patches):
+        _refuse_lost(elf, patches)
     return contents
 
 
-def _apply(content: bytearray, base: int, segment: Segment, patch: _Patch) -> None:
-    start, end = patch.address - base, patch.end - base
+def _apply(content: _Content, segment: Segment, patch: _Patch) -> _Content:
+    start, end = patch.address - segment.vaddr, patch.end - segment.vaddr
     if patch.removable and patch.end == segment.end:
-        del content[start:]
-    elif end > len(content):
+        return content[: max(start, 0)]
+    if start < 0 or end > len(content):
+        where = "before its segment" if start < 0 else "in .bss"
         raise MalformedError(
-            f"{patch.name} at 0x{patch.address:x} is in .bss, where the file has no bytes",
+            f"{patch.name} at 0x{patch.address:x} is {where}, where the file has no bytes",
             place="elf",
-            hint="put it into .rodata or .data with a value that is not zero, or use the "
-            "section attribute",
+            hint="put it into .rodata or .data: into a section that takes room in the file",
         )
-    else:
-        content[start:end] = patch.value
+    if not isinstance(content, bytearray):  # a copy only of segments that change
+        content = bytearray(content)
+    content[start:end] = patch.value
+    return content
 
 
 def _refuse_lost(elf: EnclaveElf, patches: list[_Patch]) -> None:
@@ -225,7 +229,7 @@ def _refuse_lost(elf: EnclaveElf, patches: list[_Patch]) -> None:
 
 
 def _stream(
-    elf: EnclaveElf, plan: Plan, contents: list[bytearray], options: Options
+    elf: EnclaveElf, plan: Plan, contents: list[_Content], options: Options
 ) -> Iterator[bytes]:
     size = plan.size if options.sized else elf.symbols["ENCLAVE_SIZE"].value
     create = Create(ssaframesize=options.ssaframesize, size=size, sized=options.sized)
@@ -237,34 +241,35 @@ def _stream(
         yield from _thread(elf, plan, index, options)
 
 
-def _segment(segment: Segment, content: bytearray) -> Iterator[bytes]:
+def _segment(segment: Segment, content: _Content) -> Iterator[bytes]:
     flags = sgxs.PT_REG
     for bit, right in ((elf_.PF_R, sgxs.R), (elf_.PF_W, sgxs.W), (elf_.PF_X, sgxs.X)):
         flags |= right if segment.flags & bit else 0
-    base = segment.vaddr // PAGE * PAGE
     # Where .text_no_sgx was cut off, so are pages that held nothing else.
-    end = base + len(content) if _is_cut(segment, content, base) else segment.end
+    is_cut = len(content) < segment.filesz
+    end = segment.vaddr + len(content) if is_cut else segment.end
+    base = segment.vaddr // PAGE * PAGE
     if segment.memsz:
-        yield from measured_pages(base, _up(end - base), flags, content)
-
-
-def _is_cut(segment: Segment, content: bytearray, base: int) -> bool:
-    return len(content) < segment.vaddr - base + segment.filesz
+        yield from measured_pages(base, _up(end - base), flags, content, segment.vaddr - base)
 
 
 def measured_pages(
-    offset: int, size: int, flags: int, content: bytes | bytearray
+    offset: int, size: int, flags: int, content: _Content, lead: int = 0
 ) -> Iterator[bytes]:
-    """Records of ``size`` bytes of whole pages, all measured: ``content``, then zeros."""
-    position, end = 0, size
-    while position < end:
-        here = offset + position
-        if here % block.DATA == 0 and position + block.DATA <= min(end, len(content)):
-            yield block.write(here, flags, content, position)
+    """Records of ``size`` bytes of whole pages, all measured.
+
+    They hold ``lead`` zeros (less than a page), the content, and then zeros.
+    """
+    position = 0
+    while position < size:
+        here, start = offset + position, position - lead
+        end = start + block.DATA
+        if here % block.DATA == 0 and start >= 0 and end <= min(size - lead, len(content)):
+            yield block.write(here, flags, content, start)
             position += block.DATA
             continue
-        page = bytes(content[position : position + PAGE]).ljust(PAGE, b"\0")
-        yield sgxs.page_records(Page(here, flags, sgxs.ALL_MEASURED, page))
+        page = bytes(max(-start, 0)) + bytes(content[max(start, 0) : start + PAGE])
+        yield sgxs.page_records(Page(here, flags, sgxs.ALL_MEASURED, page.ljust(PAGE, b"\0")))
         position += PAGE
 
 
