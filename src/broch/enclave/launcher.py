@@ -125,7 +125,7 @@ class Launcher:
                 hint="at import a module may only declare; it ran too long, took too much memory "
                 "or ended its process",
             )
-        outcome = _outcome.decode(packet[0])
+        outcome: Declared | Wrong = _outcome.decode(packet[0])
         if isinstance(outcome, Wrong):
             raise DeclarationError(outcome.message, place=outcome.place, hint=outcome.hint)
         return outcome
