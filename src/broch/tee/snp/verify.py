@@ -14,6 +14,7 @@ platform's TCB and the guest's policy are good enough is not asked here.
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
@@ -114,11 +115,15 @@ def _check_signature(report: Report, trusted: Trusted, signed: bytes) -> None:
         raise UntrustedError("SNP report: the signature does not hold") from None
 
 
+@lru_cache(maxsize=1024)
+def _tcb(data: bytes, line: Product, what: str) -> Tcb:
+    """Few TCB versions are about, and four are in every report."""
+    return Tcb.from_bytes(data, line, what)
+
+
 def _tcbs(report: Report, line: Product) -> tuple[Tcb, Tcb, Tcb, Tcb]:
     names = ("reported_tcb", "current_tcb", "committed_tcb", "launch_tcb")
-    first, second, third, fourth = (
-        Tcb.from_bytes(getattr(report, name), line, name) for name in names
-    )
+    first, second, third, fourth = (_tcb(getattr(report, name), line, name) for name in names)
     return first, second, third, fourth
 
 
