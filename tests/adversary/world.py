@@ -10,6 +10,7 @@ most once, in their order, and by the way that the descriptor names.
 
 import asyncio
 import os
+import select
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -357,6 +358,17 @@ class Stage:
                 return await work
 
         return self._loop.run_until_complete(bounded())
+
+    def wait_readable(self, descriptor: int, seconds: float) -> None:
+        """Wait for the end of a process, by its pidfd."""
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        assert poller.poll(seconds * 1000), "a process outlives the application"
+
+    async def stop(self, world: World) -> None:
+        """Stop it, and look at nothing."""
+        await self._end(world)
+        self._open.remove(world)
 
     def end(self, world: World) -> None:
         """Stop it; nothing is left of it, and nothing was a traceback."""

@@ -99,10 +99,12 @@ class Connector:
 
 async def together(work: Iterable[Awaitable[_T]]) -> list[_T]:
     """Await all at once; the first failure cancels the others and is raised."""
-    tasks = [asyncio.ensure_future(item) for item in work]
-    if not tasks:
-        return []
+    tasks: list[asyncio.Future[_T]] = []
     try:
+        for item in work:  # which may fail to begin when others have begun
+            tasks.append(asyncio.ensure_future(item))
+        if not tasks:
+            return []
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         failed: list[asyncio.Future[Any]] = [t for t in tasks if t.done() and t.exception()]
         for task in failed:
