@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broch.enclave.launcher import Launcher
 
-from .harness import AGENT, Kit, Node
+from .harness import AGENT, Kit, Node, gone
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +31,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory, pycache: Path) -> Iterator[Kit
 
 @pytest.fixture
 def make_node(kit: Kit, tmp_path: Path) -> Iterator[Callable[..., Node]]:
+    """Nodes of a test's own, which it may wreck."""
     with contextlib.ExitStack() as stack:
 
         def make(tee: str = "keystone", folder: Path | None = None) -> Node:
@@ -41,6 +42,15 @@ def make_node(kit: Kit, tmp_path: Path) -> Iterator[Callable[..., Node]]:
         yield make
 
 
+@pytest.fixture(scope="module")
+def module_node(kit: Kit, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with contextlib.closing(Node(kit, tmp_path_factory.mktemp("device"))) as node:
+        yield node
+
+
 @pytest.fixture
-def node(make_node: Callable[..., Node]) -> Node:
-    return make_node()
+def node(module_node: Node) -> Iterator[Node]:
+    """A node that a module's tests share; it is empty, and must outlive them all."""
+    yield module_node
+    module_node.clear()
+    assert not gone(module_node.pidfd, 0), "the test ended the machine"

@@ -187,6 +187,14 @@ class Enclave:
         """Wait for its end: the exit status, negative for a signal."""
         return self.node.wait_ended(self.name)
 
+    def over(self) -> bool:
+        """Whether its process has ended."""
+        return gone(self.pidfd, 0)
+
+    def close(self) -> None:
+        self.ring.close()
+        os.close(self.pidfd)
+
     def kill(self) -> None:
         self.node.say(Kill(self.name))
 
@@ -278,6 +286,7 @@ class Node:
         self.kit = kit
         self.tee = tee
         self._ended: dict[str, int] = {}
+        self._loaded = 0
         spec = MachineSpec(tee, "bench", str(folder))
         self.process: NodeProcess = kit.launcher.start_node(spec, "broch_test_agent:relay", b"")
         self.process.control.settimeout(WAIT)
@@ -285,7 +294,7 @@ class Node:
         self.agent: dict[str, Any] = msgspec.json.decode(report)
         self.machine = socket.socket(fileno=machine)
         self.machine.settimeout(WAIT)
-        self.rings: list[Ring] = []
+        self.enclaves: list[Enclave] = []
         answer, _ = self.hear()
         if isinstance(answer, Refusal):
             self.close()
@@ -306,17 +315,19 @@ class Node:
     def load(
         self,
         source: str | Mapping[str, str] | Image,
-        name: str = "probe",
+        name: str = "",
         *,
-        limits: Limits = Limits(),  # noqa: B008 (frozen)
+        limits: Limits | None = None,
         **changes: Any,
     ) -> Enclave:
         """Load; the enclave has not said anything yet."""
         image = source if isinstance(source, Image) else self.kit.image(source, **changes)
+        self._loaded += 1
+        name = name or f"probe-{self._loaded}"
         reply, descriptors = self.load_packed(self.kit.pack(self.tee, image), name, limits)
-        ring = open_ring(*descriptors, host=True)
-        self.rings.append(ring)
-        return Enclave(self, image, reply, ring)
+        enclave = Enclave(self, image, reply, open_ring(*descriptors, host=True))
+        self.enclaves.append(enclave)
+        return enclave
 
     def load_packed(
         self, packed: Packed, name: str = "probe", limits: Limits | None = None
@@ -340,7 +351,7 @@ class Node:
                 return answer, (memory, to_host, to_enclave)
 
     def start(
-        self, source: str | Mapping[str, str] | Image, name: str = "probe", **more: Any
+        self, source: str | Mapping[str, str] | Image, name: str = "", **more: Any
     ) -> Enclave:
         """Load, and wait until its code is."""
         enclave = self.load(source, name, **more)
@@ -354,11 +365,20 @@ class Node:
             self._ended[answer.name] = answer.status
         return self._ended.pop(name)
 
+    def clear(self) -> None:
+        """End what runs here, so that the node can be used again."""
+        for enclave in self.enclaves:
+            if not enclave.over():
+                enclave.kill()
+                assert gone(enclave.pidfd)
+            enclave.close()
+        self.enclaves.clear()
+
     def close(self) -> None:
         self.machine.close()
         self.process.control.close()
-        for ring in self.rings:
-            ring.close()
+        for enclave in self.enclaves:
+            enclave.close()
 
 
 def fork(work: Any, *arguments: Any) -> int:
