@@ -77,8 +77,8 @@ def append(
         typer.Argument(
             metavar="[-i] FILE [-MODE FILE | -align N]...",
             help="MODE is any of m (measured), r, w, x. Without -i the result goes to stdout. "
-            "Also: -o FILE, --as-upstream (repeats upstream's defects: rights of the next file, "
-            "data that moves up), --json.",
+            "Also: -o FILE, --json, --as-upstream (repeats upstream's defects: pages with the "
+            "rights of the next file, data that lands too high).",
         ),
     ],
 ) -> int:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from broch.app.home import Home
 from broch.cli import binary, output
-from broch.cli.sgx_tools import at, named_number
+from broch.cli.sgx_tools import at, default_output, named_number
 from broch.enclave.device_folder import check_private, write_private
 from broch.errors import UsageError
 from broch.tee.sgx import TEE, measuring, sgxs, signing, sigstruct_view
@@ -178,7 +178,7 @@ def dummy_key(home: Home) -> RSAPrivateKey:
 def _default_target(source: str, in_hash: bool) -> Path:
     if in_hash:
         raise UsageError("with --in-hash, OUTPUT must be given", place="broch sgx sign")
-    return binary.STREAM if source == "-" else Path(source).with_suffix(".sig")
+    return default_output(Path(source), ".sig")
 
 
 def _write_tbs(unsigned: Sigstruct, out: Path, *, as_json: bool) -> int:

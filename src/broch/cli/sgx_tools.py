@@ -43,11 +43,10 @@ def convert(
         sized=sized,
     )
     data = binary.read(elf)
-    with_place = _Place(elf)
-    with with_place:
+    with at(elf):
         stream = convert_.convert(data, options)
     if out is None:
-        out = binary.STREAM if elf == binary.STREAM else elf.with_suffix(".sgxs")
+        out = default_output(elf, ".sgxs")
     return _deliver(stream, out, as_json=as_json)
 
 
@@ -78,6 +77,23 @@ def named_number(option: str, text: str) -> int:
         return number(text)
     except UsageError as exc:
         raise UsageError(exc.message, place=option) from None
+
+
+def default_output(path: Path, suffix: str) -> Path:
+    """The input's name with another suffix, or standard output for standard input.
+
+    Raises:
+        UsageError: that is the input itself.
+    """
+    if path == binary.STREAM:
+        return path
+    try:
+        out = path.with_suffix(suffix)
+    except ValueError:
+        raise UsageError("not the name of a file", place=str(path)) from None
+    if out == path:
+        raise UsageError("the output would replace the input", place=str(path), hint="name another")
+    return out
 
 
 def _deliver(pieces: Iterable[bytes], out: Path, *, as_json: bool, in_place: bool = False) -> int:
@@ -129,14 +145,10 @@ def _measure_file(path: Path) -> bytes:
 def append(arguments: list[str]) -> int:
     """Parse upstream's arguments, append, write, print; the exit code."""
     words = list(arguments)
-    in_place = words[:1] == ["-i"]
-    if words[:1] in (["-i"], ["--"]):
-        words.pop(0)
-    if not words:
-        raise UsageError("missing FILE", place="broch sgx append", hint="see its --help")
-    path, out = Path(words.pop(0)), binary.STREAM
+    path: Path | None = None
+    out = binary.STREAM
     operations: list[append_.Part | append_.Align] = []
-    as_upstream = as_json = False
+    in_place = as_upstream = as_json = False
     while words:
         word = words.pop(0)
         if word == "--as-upstream":
@@ -147,8 +159,12 @@ def append(arguments: list[str]) -> int:
             in_place = True
         elif word in ("-o", "--output"):
             out = Path(_parameter(word, words))
+        elif path is None:
+            path = Path(_parameter(word, words) if word == "--" else word)
         else:
             operations.append(_operation(word, words))
+    if path is None:
+        raise UsageError("missing FILE", place="broch sgx append", hint="see its --help")
     if in_place:
         if path == binary.STREAM or out != binary.STREAM:
             raise UsageError("-i writes to FILE itself: give no -o, and a file that is not stdin")

@@ -52,6 +52,7 @@ def run(
     (tmp_path / "a.sgxs").write_bytes(SIZED)
     (tmp_path / "open.sgxs").write_bytes(OPEN)
     (tmp_path / "data").write_bytes(b"configuration")
+    (tmp_path / "b.sgxs").write_bytes(Maker().build())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "key.pem").write_bytes(pem)
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -113,6 +114,8 @@ def test_convert_to_stdout(run: Run) -> None:
         (("a.elf", "-H", "0", "-S", "0", "-o", "no/b"), 2, "no/b: cannot be written", ""),
         (("a.elf", "-H", "0", "-S", "0", "--heap"), 2, "no such option", "--heap-size"),
         (("a.elf", "-H", "0", "-S", "0", "-o", "-", "--json"), 2, "cannot both go", "-o FILE"),
+        (("a.sgxs", "-H", "0", "-S", "0"), 3, "a.sgxs: offset 0x0: begins with b'ECRE'", ""),
+        (("b.sgxs", "-H", "0", "-S", "0"), 2, "would replace the input", "name another"),
     ],
 )
 def test_convert_fails(run: Run, words: tuple[str, ...], code: int, error: str, hint: str) -> None:
@@ -123,13 +126,13 @@ def test_convert_fails(run: Run, words: tuple[str, ...], code: int, error: str, 
 
 
 def test_a_broken_rule_names_the_file_and_what_to_do(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "b.elf").write_bytes(Maker(note=None).build())
-    code, out, err = run("convert", "b.elf", "-H", "0", "-S", "0")
+    (tmp_path / "c.elf").write_bytes(Maker(note=None).build())
+    code, out, err = run("convert", "c.elf", "-H", "0", "-S", "0")
     assert (code, out) == (3, "")
     first, second = err.splitlines()
-    assert first.startswith("error: b.elf: there is no section .note.x86_64-fortanix")
+    assert first.startswith("error: c.elf: there is no section .note.x86_64-fortanix")
     assert second.startswith("hint: build for the Rust target")
-    assert not (tmp_path / "b.sgxs").exists()
+    assert not (tmp_path / "c.sgxs").exists()
 
 
 # append
@@ -137,7 +140,7 @@ def test_a_broken_rule_names_the_file_and_what_to_do(run: Run, tmp_path: Path) -
 
 def test_append_in_place(run: Run, tmp_path: Path) -> None:
     (tmp_path / "open.sgxs").chmod(0o640)
-    shown = answer(run("append", "-i", "open.sgxs", "-rm", "data", "--json"))
+    shown = answer(run("append", "--json", "-i", "open.sgxs", "-rm", "data"))
     parsed = Sgxs.from_bytes((tmp_path / "open.sgxs").read_bytes())
     assert parsed.pages[1].data.startswith(b"configuration")
     assert shown["size"] == parsed.create.size == 0x2000
