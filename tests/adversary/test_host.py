@@ -6,16 +6,23 @@ Host functions run in the agent's process, so a host function may do all that an
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from broch.app import restarts
+from broch.app.agent_messages import FrameKind, Load, decode_command
 from broch.enclave import sandbox
+from broch.enclave.device_channel import DeviceService
 from broch.enclave.messages import CALL, RETURN, TICK, Kind, Status
 from broch.errors import BrochError
+from broch.tee import registry
+from broch.tee.contract import Packed
 
+from .bench import own_device
 from .world import Plan, Stage, World
 
 # Answers to an ocall of type list[int].
@@ -275,4 +282,43 @@ def test_the_names_above_are_right(stage: Stage) -> None:
             Path(str(what)).read_bytes()
         elif how == "list" and not str(what).startswith("/proc"):
             os.listdir(str(what))
+    stage.end(world)
+
+
+@pytest.mark.parametrize("tee", ["sgx", "trustzone", "keystone"])
+def test_a_device_answers_each_enclave_in_its_own_name(stage: Stage, tee: str) -> None:
+    """Two modules of one signer on one device: no key and no counter in common."""
+    world = stage.begin(Plan(name=f"names-{tee}", tee=tee))
+    device, kind = own_device(tee), registry.find(tee)
+    services = []
+    for seen in world.wire.seen:
+        if seen.message[0] == FrameKind.COMMAND and seen.node == "a":
+            order = decode_command(seen.message)
+            if isinstance(order, Load):
+                packed = Packed(tee=tee, data=order.data, signature=order.signature)
+                identity = device.load(packed).identity
+                services.append(
+                    DeviceService(device, identity, kind.report_data_size, kind.seal_bindings[0])
+                )
+
+    def ask(service: DeviceService, operation: str, argument: object) -> Any:
+        answer = service.answer(msgspec.msgpack.encode([operation, argument]))
+        ok, value = msgspec.msgpack.decode(answer)
+        assert ok, value
+        return value
+
+    one, other = services
+    assert ask(one, "seal_key", b"x") != ask(other, "seal_key", b"x")
+    assert ask(one, "increment", "c") == 1
+    assert (ask(one, "counter", "c"), ask(other, "counter", "c")) == (1, 0)
+    data = bytes(kind.report_data_size)
+    measured = [
+        kind.verify(
+            ask(service, "evidence", data),
+            device.endorsements(),
+            at=datetime.now(UTC),
+        ).measurement
+        for service in services
+    ]
+    assert measured[0] != measured[1]
     stage.end(world)
