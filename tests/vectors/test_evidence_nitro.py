@@ -73,8 +73,8 @@ def test_it_is_valid_for_three_hours(genuine: bytes) -> None:
         VERIFIER.verify(genuine, GENUINE, at=end + second)
 
 
-def test_every_bit_counts(genuine: bytes) -> None:
-    for offset in range(0, len(genuine), 11):
+def test_bits_all_over_it_count(genuine: bytes) -> None:
+    for offset in range(0, len(genuine), 29):
         bent = bytearray(genuine)
         bent[offset] ^= 1 << offset % 8
         with pytest.raises((DecodeError, UntrustedError)):

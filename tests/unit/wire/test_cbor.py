@@ -4,7 +4,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broch.errors import DecodeError
@@ -114,11 +114,13 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None, derandomize=True)
 @given(values)
 def test_values_round_trip(value: Any) -> None:
     assert cbor.decode(cbor.encode(value), what="test") == value
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=40))
 def test_accepted_means_canonical_and_what_cbor2_reads(data: bytes) -> None:
     try:

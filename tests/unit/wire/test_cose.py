@@ -5,7 +5,7 @@ from typing import Any, Final
 import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broch.errors import BrochError, DecodeError, UntrustedError
@@ -183,6 +183,7 @@ def test_every_byte_counts() -> None:
             cose.verify1(read(bytes(bent)), KEY.public_key(), Alg.ES256, "test")
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=60))
 def test_noise_gives_our_errors(data: bytes) -> None:
     try:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.pki import BEGIN, END, NOW, SHA256, Cert, Tree, ec_key, rsa_key, usage
 
@@ -376,12 +376,12 @@ def test_a_time_without_zone() -> None:
 # Signature
 
 
-def test_every_byte_counts() -> None:
+def test_bytes_all_over_the_document_count() -> None:
     evidence = Attester().evidence()
     anchors = tuple(cabundle(evidence)[:1])
-    for offset in range(len(evidence)):
+    for offset in (*range(0, len(evidence), 5), *range(len(evidence) - 100, len(evidence))):
         bent = bytearray(evidence)
-        bent[offset] ^= 1
+        bent[offset] ^= 1 << offset % 8
         with pytest.raises((DecodeError, UntrustedError)):
             VERIFIER.verify(bytes(bent), Endorsements(anchors=anchors), at=NOW)
 
@@ -391,6 +391,7 @@ def test_signed_by_another() -> None:
         check(Attester(signer="stranger"))
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=100))
 def test_noise_gives_our_errors(data: bytes) -> None:
     key = ec_key("leaf")

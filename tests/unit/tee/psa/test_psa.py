@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.pki import NOW, ec_key
 
@@ -272,6 +272,7 @@ def test_every_byte_counts() -> None:
             verify(bytes(bent))
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=64))
 def test_noise_gives_our_errors(data: bytes) -> None:
     with pytest.raises(BrochError):

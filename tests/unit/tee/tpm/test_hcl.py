@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broch.errors import BrochError, DecodeError, UntrustedError
@@ -149,6 +149,7 @@ def test_lengths() -> None:
         HclReport.from_bytes(data + bytes(20000))
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=200))
 def test_noise_gives_our_errors(data: bytes) -> None:
     with pytest.raises(BrochError):

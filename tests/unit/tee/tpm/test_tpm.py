@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.pki import BEGIN, END, NOW, Cert, Tree, ec_key, rsa_key, usage
 
@@ -465,6 +465,7 @@ def test_a_time_without_zone() -> None:
         )
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=120))
 def test_noise_gives_our_errors(data: bytes) -> None:
     for reader in (Attest.from_bytes, Signature.from_bytes, Public.from_bytes, Evidence.from_bytes):
