@@ -90,6 +90,7 @@ class Runtime:
         )
         self._nonce: bytes | None = None
         self._serial = 0
+        self._has_taken_over = False
         self._ocalls = 0
         self._store = SealedStore(device, self._load_blob, self._save_blob)
         self._store_dirty = False
@@ -242,6 +243,9 @@ class Runtime:
             self._exchange,
             join.module_digest(self._image.app, self._image.module),
         )
+        if self._has_taken_over:  # a replay would put back what the module went on from
+            raise PoisonedError("state was taken over already")
+        self._has_taken_over = True
         take_over(msgspec.msgpack.decode(plain))
         if self._store_dirty:
             self._commit()
