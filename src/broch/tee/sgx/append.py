@@ -8,8 +8,8 @@ power of two, is written into the first record and to the place in memory that i
 
 Upstream has two defects. A page that is full, or followed by other rights, is added with the rights
 of the *next* file. And where ``-align`` leaves chunks of a page out, the k-th chunk that is there
-gets the bytes of the k-th chunk of the page: data lands too high and its end is lost. ``as_upstream``
-repeats both, for measurements that are out in the world already.
+gets the bytes of the k-th chunk of the page: data lands too high and its end is lost.
+``as_upstream`` repeats both, for measurements that are out in the world already.
 """
 
 from collections.abc import Sequence
