@@ -21,7 +21,7 @@ from broch.app.wiring import ConnectionKind, End, Wiring
 from broch.attest import Policy, Verdict, appraise
 from broch.crypto.channel import KEY_SIZE
 from broch.enclave import join
-from broch.enclave.handover import export_order, import_order
+from broch.enclave.handover import check_imported, export_order, import_order
 from broch.enclave.join import Connection, ModuleKeys, Terms
 from broch.enclave.messages import Kind
 from broch.errors import DecodeError, InternalError, UntrustedError
@@ -132,6 +132,19 @@ class Admission:
         """An IMPORT message: take over ``state``, which ``predecessor`` sealed."""
         order = import_order(self._deployer, self._nonce, self.keys, predecessor.keys, state)
         return bytes([Kind.IMPORT]) + order
+
+    def imported(self, order: bytes, message: bytes) -> None:
+        """Check the IMPORTED message that answers the IMPORT message ``order``.
+
+        Raises:
+            UntrustedError: the module does not say that it took the state over.
+        """
+        try:
+            check_imported(message[1:], order[1:], self._nonce, self.keys)
+        except UntrustedError as exc:
+            raise UntrustedError(
+                f"did not take the state over: {exc.message}", place=self._module
+            ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -190,7 +190,8 @@ class Updater:
         assert old.admission is not None
         assert new.admission is not None
         state = await old.ask(old.admission.export_to(new.admission), Kind.STATE)
-        await new.ask(new.admission.import_from(old.admission, state[1:]), Kind.IMPORTED)
+        order = new.admission.import_from(old.admission, state[1:])
+        new.admission.imported(order, await new.ask(order, Kind.IMPORTED))
 
     async def _reconnect(self, old: ModuleRun) -> None:
         """Give keys back to a module that has dropped its own, or let its restart rule decide."""

@@ -3,6 +3,7 @@
     deployer --EXPORT--> old   signature over nonce and key of the old one, key of the new one
     old --STATE--> deployer    state under HPKE to the new one's key, signed by the old one
     deployer --IMPORT--> new   signature over nonce and key of the new one, signing key of the old
+    new --IMPORTED--> deployer signature over nonce, own key and that order: it was taken over
 
 The deployer says who takes over from whom; it never sees the state. Keys are those of the join. An
 author's code signs with the same key: :meth:`broch.Module.sign` refuses what begins like a message
@@ -22,6 +23,7 @@ from broch.errors import UntrustedError
 
 _EXPORT: Final = b"broch/state/export/1"
 _IMPORT: Final = b"broch/state/import/1"
+_IMPORTED: Final = b"broch/state/imported/1"
 _STATE: Final = b"broch/state/1"
 _HPKE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
 _SIGNATURE: Final = 64
@@ -85,6 +87,22 @@ def open_import_order(
         return _HPKE.decrypt(sealed, private, info=_STATE + module)
     except (InvalidTag, ValueError):
         raise UntrustedError("the state is not sealed to this module") from None
+
+
+def sign_imported(
+    order: bytes, nonce: bytes, keys: ModuleKeys, signing: Ed25519PrivateKey
+) -> bytes:
+    """Proof that the module with these keys, whose join had this nonce, carried ``order`` out."""
+    return signing.sign(_imported(order, nonce, keys))
+
+
+def check_imported(proof: bytes, order: bytes, nonce: bytes, keys: ModuleKeys) -> None:
+    """Raise :class:`UntrustedError` unless ``proof`` is of :func:`sign_imported`."""
+    _check(keys.signing, proof, _imported(order, nonce, keys), "successor")
+
+
+def _imported(order: bytes, nonce: bytes, keys: ModuleKeys) -> bytes:
+    return _IMPORTED + nonce + keys.exchange + hashlib.sha256(order).digest()
 
 
 def _signed(sealed: bytes, target: bytes, module: bytes) -> bytes:

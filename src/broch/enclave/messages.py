@@ -38,7 +38,7 @@ enclave to host
     GAP           connection u32, u64 messages         that never came
     DONE          -                                    one message of the host's is worked off
     STATE         sealed state
-    IMPORTED      -
+    IMPORTED      signature (64 bytes)
     BYE           -                                    orderly end
 """
 

@@ -235,10 +235,11 @@ class Runtime:
         take_over = self._module._import
         if take_over is None:
             raise PoisonedError("this module imports no state")
+        order, nonce = message[1:], self._joined()
         plain = handover.open_import_order(
-            message[1:],
+            order,
             self._image.deployer,
-            self._joined(),
+            nonce,
             self._keys,
             self._exchange,
             join.module_digest(self._image.app, self._image.module),
@@ -249,7 +250,8 @@ class Runtime:
         take_over(msgspec.msgpack.decode(plain))
         if self._store_dirty:
             self._commit()
-        self._ring.send(bytes([Kind.IMPORTED]))
+        proof = handover.sign_imported(order, nonce, self._keys, self._signing)
+        self._ring.send(bytes([Kind.IMPORTED]) + proof)
 
     def _on_stop(self, message: bytes) -> None:
         raise Stop

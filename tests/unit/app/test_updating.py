@@ -439,7 +439,6 @@ def test_an_agent_that_withholds_state_stops_the_update_only(
     counted.run(work)
 
 
-@pytest.mark.xfail(strict=True, reason="IMPORTED is not authenticated")
 def test_a_hostile_agent_cannot_swallow_state(
     counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,7 +461,6 @@ def test_a_hostile_agent_cannot_swallow_state(
     counted.run(work)
 
 
-@pytest.mark.xfail(strict=True, reason="the runtime takes an IMPORT order more than once")
 def test_a_hostile_agent_cannot_give_state_twice(
     counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
