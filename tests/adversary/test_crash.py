@@ -30,6 +30,8 @@ STEPS = {
     "a grant is confirmed": (Kind.CONFIRM, "up"),
 }
 
+REST = [step for step in STEPS if step not in ("a module is loaded", "a grant is sent")]
+
 
 def kill(stage: Stage, name: str) -> None:
     """Kill one process of this name, node ``a``'s where there is one of each node."""
@@ -40,7 +42,14 @@ def kill(stage: Stage, name: str) -> None:
         os.kill(pids[0], signal.SIGKILL)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step",
+    [
+        "a module is loaded",
+        "a grant is sent",
+        *(pytest.param(step, marks=pytest.mark.slow) for step in REST),
+    ],
+)
 @pytest.mark.parametrize("victim", [*NODE, "enclave:source"])
 def test_a_death_while_it_starts_ends_the_start_and_leaves_nothing(
     stage: Stage, victim: str, step: str

@@ -1,6 +1,5 @@
 """State on its way from one enclave to its successor, and put in again."""
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -89,5 +88,5 @@ def test_a_handover_that_another_join_was_told_of_is_refused(stage: Stage) -> No
         await world.next(kind="fault", module="source", text="not signed by the deployer")
         await world.next(kind="restart", module="source")
 
-    stage.do(asyncio.wait_for(work(), 25))
+    stage.do(work())
     stage.end(world)

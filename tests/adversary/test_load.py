@@ -61,7 +61,10 @@ def with_data(order: Load, data: bytes) -> Load:
 
 
 @pytest.mark.parametrize("tee", TEES)
-@pytest.mark.parametrize("where", ["head", "middle", "end"])
+@pytest.mark.parametrize(
+    "where",
+    ["middle", *(pytest.param(where, marks=pytest.mark.slow) for where in ("head", "end"))],
+)
 def test_an_altered_image_is_not_let_in(stage: Stage, tee: str, where: str) -> None:
     def alter(order: Load) -> Load:
         at = {"head": 40, "middle": len(order.data) // 2, "end": -1}[where]

@@ -31,7 +31,7 @@ from broch.image import Interface
 
 from .wire import Wire
 
-PATIENCE: Final = 30.0  # seconds until a test that waits in vain fails
+PATIENCE: Final = 60.0  # seconds until a test that waits in vain fails
 
 _APP: Final = """
 [app]
