@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -58,9 +59,10 @@ class Broch:
     def command(self, *arguments: str) -> list[str]:
         return [str(Path(sys.executable).with_name("broch")), *arguments]
 
-    def start(self, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
-        """A command that goes on."""
-        return subprocess.Popen(
+    @contextmanager
+    def start(self, *arguments: str, **options: Any) -> Iterator["subprocess.Popen[str]"]:
+        """A command that goes on; it has ended when the block is left."""
+        process = subprocess.Popen(
             self.command(*arguments),
             cwd=self.folder,
             env=self.environment,
@@ -68,12 +70,17 @@ class Broch:
             text=True,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
+        with process:
+            try:
+                yield process
+                process.wait(SECONDS)
+            except BaseException:
+                process.kill()
+                raise
 
     def check_nothing_is_left(self, app: str, status: dict[str, Any] | None = None) -> None:
         """No lock, no socket, and none of the processes of ``status``."""
-        left = sorted(
-            path.name for path in Path(self.environment["BROCH_HOME"], "apps", app).iterdir()
-        )
+        left = sorted(path.name for path in (self.home / "apps" / app).iterdir())
         assert left in ([], ["stores"])
         for module in (status or {}).get("modules", []):
             with pytest.raises(ProcessLookupError):

@@ -6,21 +6,38 @@ import pty
 import signal
 import subprocess
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from .conftest import SECONDS, Broch
 
+UNSTEADY: Final = """
+from itertools import cycle
+
+values = cycle([20.0, 30.0])  # so that the fan is switched with every reading
+
+
+def measure(_):
+    return next(values)
+
+
+def turn(on):
+    pass
+"""
+
 
 def test_a_session(broch: Broch, project: str) -> None:
+    (broch.folder / project / "room.py").write_text(UNSTEADY)
     started = broch("up", f"{project}/app.toml", "--detach", "--json")
     assert started.code == 0, started.err
     status = started.json["status"]
     assert started.json["app"] == project
     assert status["state"] == "running"
     assert [(m["name"], m["tee"], m["emulated"], m["verdict"]) for m in status["modules"]] == [
-        ("thermometer", "trustzone", True, "accepted"),
-        ("fan", "sgx", True, "accepted"),
+        ("sensor", "trustzone", True, "accepted"),
+        ("controller", "sgx", True, "accepted"),
+        ("fan", "trustzone", True, "accepted"),
     ]
 
     again = broch("up", f"{project}/app.toml")
@@ -34,21 +51,21 @@ def test_a_session(broch: Broch, project: str) -> None:
     assert "emulated" in text.out
     assert broch("status", "--json", folder=broch.folder / project).json["app"] == project
 
-    # Warmer than any limit, so that the next reading surely switches the fan on.
     with broch.start("events", project, "--follow", "--json") as events:
-        assert broch("emit", "fan.limit", '{"celsius": -100}', "--app", project).code == 0
         assert events.stdout is not None
-        first = json.loads(events.stdout.readline())
+        first, second = (json.loads(events.stdout.readline()) for _ in range(2))
         assert (first["kind"], first["module"], first["port"]) == ("event", "fan", "switched")
-        assert first["value"]["on"] in (True, False)
+        assert {first["value"]["on"], second["value"]["on"]} == {True, False}
 
-        called = broch("call", "fan.summary", "--app", project, "--json")
-        assert called.json["result"]["limit"] == -100
+        limit = '{"celsius": 19}'
+        assert broch("emit", "controller.set_limit", limit, "--app", project).code == 0
+        called = broch("call", "controller.limit", "--app", project, "--json")
+        assert called.json == {"result": 19}
         for command, code, error in (
             (["call", "fan.nothing"], 2, "there is no entry fan.nothing"),
-            (["call", "fan.summary", "[1]"], 2, "fan.summary takes 0 arguments, got 1"),
-            (["emit", "fan.limit", '{"celsius": "x"}'], 2, "expected float"),
-            (["emit", "fan.temperature", '{"celsius": 1}'], 5, "the operator has no connection"),
+            (["call", "controller.limit", "[1]"], 2, "controller.limit takes 0 arguments, got 1"),
+            (["emit", "controller.set_limit", '{"celsius": "x"}'], 2, "expected float"),
+            (["emit", "fan.switch", '{"on": true}'], 5, "the operator has no connection"),
         ):
             refused = broch(*command, "--app", project, "--json")
             assert refused.code == code
@@ -56,6 +73,7 @@ def test_a_session(broch: Broch, project: str) -> None:
             assert refused.err.startswith("error: ")
 
         assert broch("down", project, "--json").json == {"app": project, "down": True}
+        events.stdout.read()
         assert events.wait(SECONDS) == 0
     broch.check_nothing_is_left(project, status)
     gone = broch("status", project)
@@ -69,7 +87,7 @@ def test_up_for_a_while(broch: Broch, project: str) -> None:
     assert done.code == 0, done.err
     assert done.json["reason"] == "time"
     assert done.json["report"] == str(report)
-    assert done.json["summary"].keys() == {"readings", "limit", "on"}
+    assert done.json["summary"].keys() == {"readings", "switched", "limit"}
     assert done.json["trouble"] == []
     assert report.read_text().startswith("<!DOCTYPE html>")
     broch.check_nothing_is_left(project, done.json["status"])
@@ -81,12 +99,12 @@ def test_up_for_a_while(broch: Broch, project: str) -> None:
 def test_signal(broch: Broch, project: str, number: signal.Signals, code: int) -> None:
     with broch.start("up", f"{project}/app.toml") as up:
         assert up.stdout is not None
-        while not up.stdout.readline().startswith("fan"):
-            pass  # until it runs: the table is there
+        lines = iter(up.stdout.readline, "")
+        assert any(line.startswith("fan") for line in lines), "it ended before it ran"
         up.send_signal(number)
         out, err = up.communicate(timeout=SECONDS)
     assert up.returncode == code
-    assert "thermometer.temperature" in out
+    assert "sensor.reading" in out
     assert err.endswith(f"{project} ended: it was interrupted\n")
     assert "Traceback" not in err
     broch.check_nothing_is_left(project)
@@ -154,7 +172,7 @@ def test_doctor(broch: Broch) -> None:
         (("[policy]", "[polcy]"), 3, "polcy"),
         (('tee = "sgx"', 'tee = "sgxx"'), 2, "unknown TEE 'sgxx'"),
         (("emulated = true", "emulated = false"), 5, "emulated"),
-        (('to = "fan.limit"', 'to = "fan.summary"'), 3, "is an entry, expected an input"),
+        (('"controller.set_limit"', '"controller.limit"'), 3, "is an entry, expected an input"),
         (("modules/fan.py", "modules/fun.py"), 2, "there is no file"),
         (("= [", "= "), 3, "app.toml:"),
     ],
@@ -170,7 +188,9 @@ def test_wrong(broch: Broch, project: str, change: tuple[str, str], code: int, e
     assert error in done.json["error"]["message"] + str(done.json["error"]["place"])
     lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
-    assert lines[0].startswith(("error: app.toml:", "error: thermometer: "))
+    assert lines[0].startswith(
+        ("error: app.toml:", "error: sensor: ", "error: controller: ", "error: fan: ")
+    )
     if (broch.home / "apps" / project).exists():
         broch.check_nothing_is_left(project)
 
@@ -200,21 +220,21 @@ def test_image_is_reproducible_and_is_what_up_loads(broch: Broch, project: str) 
     built = []
     for folder in (broch.folder / project, broch.folder / "elsewhere" / "deep"):
         (folder / "modules").mkdir(parents=True, exist_ok=True)
-        for name in ("fan.py", "messages.py"):
+        for name in ("controller.py", "messages.py"):
             source = broch.folder / project / "modules" / name
             (folder / "modules" / name).write_bytes(source.read_bytes())
         done = broch(
-            *("image", "build", "modules/fan.py", "--file", "modules/messages.py"),
-            *("--tee", "sgx", "--app", project, "--name", "fan", "-o", "fan.sgxs", "--json"),
+            *("image", "build", "modules/controller.py", "--file", "modules/messages.py"),
+            *("--tee", "sgx", "--app", project, "--name", "controller", "-o", "x.sgxs", "--json"),
             folder=folder,
         )
         assert done.code == 0, done.err
-        built.append((done.json["measurement"], (folder / "fan.sgxs").read_bytes()))
-        assert len((folder / "fan.sgxs.sig").read_bytes()) == 1808
+        built.append((done.json["measurement"], (folder / "x.sgxs").read_bytes()))
+        assert len((folder / "x.sgxs.sig").read_bytes()) == 1808
     assert built[0] == built[1]
     up = broch("up", f"{project}/app.toml", "--for", "0", "--json")
-    fan = next(m for m in up.json["status"]["modules"] if m["name"] == "fan")
-    assert fan["measurement"] == built[0][0]
+    loaded = {m["name"]: m["measurement"] for m in up.json["status"]["modules"]}
+    assert loaded["controller"] == built[0][0]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from broch.image import is_name
 _DESCRIPTOR: Final = """\
 [app]
 name = "{name}"
-description = "A thermometer and a fan that share a key"
+description = "A sensor, a controller and a fan that trust each other and nothing else"
 
 [nodes.room]
 tee = "trustzone"
@@ -21,25 +21,36 @@ device = "emulated"
 tee = "sgx"
 device = "emulated"
 
-[modules.thermometer]
+[modules.sensor]
 node = "room"
-source = "modules/thermometer.py"
+source = "modules/sensor.py"
 files = ["modules/messages.py"]
-[modules.thermometer.ocalls]
+[modules.sensor.ocalls]
 measure = "room.py:measure"
 
-[modules.fan]
+[modules.controller]
 node = "cloud"
-source = "modules/fan.py"
+source = "modules/controller.py"
 files = ["modules/messages.py"]
 
+[modules.fan]
+node = "room"
+source = "modules/fan.py"
+files = ["modules/messages.py"]
+[modules.fan.ocalls]
+turn = "room.py:turn"
+
 [[connections]]
-from = "thermometer.temperature"
-to = "fan.temperature"
+from = "sensor.reading"
+to = "controller.reading"
+
+[[connections]]
+from = "controller.fan"
+to = "fan.switch"
 
 [[connections]]
 from = "operator"
-to = "fan.limit"
+to = "controller.set_limit"
 
 [[connections]]
 from = "fan.switched"
@@ -50,7 +61,7 @@ emulated = true  # no real hardware yet: fine to learn with, not to trust
 
 [report]
 title = "{name}"
-summary = "fan.summary"
+summary = "controller.summary"
 """
 
 _MESSAGES: Final = '''\
@@ -59,34 +70,29 @@ _MESSAGES: Final = '''\
 from broch import Struct
 
 
-class Temperature(Struct):
+class Reading(Struct):
     celsius: float
 
 
-class Limit(Struct):
-    celsius: float
-
-
-class Switched(Struct):
+class Fan(Struct):
     on: bool
-    celsius: float
 
 
 class Summary(Struct):
     readings: int
+    switched: int
     limit: float
-    on: bool
 '''
 
-_THERMOMETER: Final = '''\
-"""Measures four times a second, and tells the fan."""
+_SENSOR: Final = '''\
+"""Measures four times a second, and tells the controller."""
 
 from broch import Module
 
-from .messages import Temperature
+from .messages import Reading
 
-module = Module("thermometer")
-temperature = module.output("temperature", Temperature)
+module = Module("sensor")
+reading = module.output("reading", Reading)
 measure = module.ocall("measure", None, float)  # the host answers: its value is not to be trusted
 
 
@@ -94,69 +100,99 @@ measure = module.ocall("measure", None, float)  # the host answers: its value is
 def tick() -> None:
     celsius = measure(None)
     if -50 <= celsius <= 100:  # a sensor may break
-        temperature.emit(Temperature(celsius=celsius))
+        reading.emit(Reading(celsius=celsius))
 '''
 
-_FAN: Final = '''\
-"""Goes on above a limit that only the operator can set."""
+_CONTROLLER: Final = '''\
+"""Switches the fan on above a limit, which only the operator can set."""
 
 from broch import Module
 
-from .messages import Limit, Summary, Switched, Temperature
+from .messages import Fan, Reading, Summary
 
-module = Module("fan")
-switched = module.output("switched", Switched)
+module = Module("controller")
+fan = module.output("fan", Fan)
 
 
 class State:
     on = False
     readings = 0
+    switched = 0
 
 
 @module.input
-def temperature(reading: Temperature) -> None:
+def reading(value: Reading) -> None:
     State.readings += 1
-    on = reading.celsius > module.store.get("limit", 25.0)
+    on = value.celsius > limit()
     if on != State.on:
         State.on = on
-        switched.emit(Switched(on=on, celsius=reading.celsius))
+        State.switched += 1
+        fan.emit(Fan(on=on))
 
 
 @module.input
-def limit(wanted: Limit) -> None:
+def set_limit(wanted: Reading) -> None:
     module.store["limit"] = wanted.celsius  # sealed: it survives a restart
 
 
 @module.entry
+def limit() -> float:
+    return module.store.get("limit", 27.0)
+
+
+@module.entry
 def summary() -> Summary:
-    return Summary(readings=State.readings, limit=module.store.get("limit", 25.0), on=State.on)
+    return Summary(readings=State.readings, switched=State.switched, limit=limit())
+'''
+
+_FAN: Final = '''\
+"""Turns as the controller says, and reports to the operator."""
+
+from broch import Module
+
+from .messages import Fan
+
+module = Module("fan")
+switched = module.output("switched", Fan)
+turn = module.ocall("turn", bool, None)
+
+
+@module.input
+def switch(order: Fan) -> None:
+    turn(order.on)
+    switched.emit(order)
 '''
 
 _ROOM: Final = '''\
-"""The room, outside all enclaves: the device side of the thermometer."""
+"""The room, outside all enclaves: what the sensor measures, and the fan's motor."""
 
 import math
 import time
 
 
 def measure(_: None) -> float:
-    return 22 + 6 * math.sin(time.monotonic())
+    return 25 + 5 * math.sin(time.monotonic())
+
+
+def turn(on: bool) -> None:
+    """Nothing to turn yet."""
 '''
 
 _README: Final = """\
 # {name}
 
-A thermometer (TrustZone) tells a fan (SGX) how warm it is. Both are attested before they get the
-key that they share; whoever stands in between can stop their events, and nothing else.
+A sensor and a fan in a room (TrustZone), a controller in the cloud (SGX). All are attested before
+they get the keys that they share; whoever stands in between can stop their events, and do nothing
+else.
 
-    broch up app.toml --for 10      # build, measure, load, attest, connect, run
+    broch up app.toml --for 20      # build, measure, load, attest, connect, run
 
 In a second terminal, in this folder:
 
     broch status
     broch events --follow
-    broch emit fan.limit '{{"celsius": 20}}'
-    broch call fan.summary
+    broch emit controller.set_limit '{{"celsius": 20}}'
+    broch call controller.limit
     broch down
 
 `app.toml` says what runs where and who talks to whom, `modules/` is what runs in enclaves, and
@@ -169,7 +205,8 @@ _FILES: Final = {
     "README.md": _README,
     "room.py": _ROOM,
     "modules/messages.py": _MESSAGES,
-    "modules/thermometer.py": _THERMOMETER,
+    "modules/sensor.py": _SENSOR,
+    "modules/controller.py": _CONTROLLER,
     "modules/fan.py": _FAN,
 }
 _FILLED: Final = ("app.toml", "README.md")  # where {name} is put in
@@ -202,5 +239,5 @@ def new(name: str, *, as_json: bool) -> int:
         output.print_json({"app": name, "folder": str(folder.absolute()), "files": list(_FILES)})
     else:
         output.say(f"made {name}/ with {', '.join(_FILES)}")
-        output.note(f"hint: run it with: broch up {name}/app.toml --for 10")
+        output.note(f"hint: run it with: broch up {name}/app.toml --for 20")
     return 0
