@@ -139,9 +139,14 @@ class Enclave:
 
     def receive(self, timeout: float = WAIT) -> bytes:
         """The next message that is not PRINT."""
+        end = time.monotonic() + timeout
         while True:
-            message = self.ring.receive(timeout)
-            assert message is not None, f"{self.name} says nothing"
+            is_over = self.over()
+            message = self.ring.receive(0 if is_over else 0.1)
+            if message is None:
+                assert not is_over, f"{self.name} ended without a word: {self.ended()}"
+                assert time.monotonic() < end, f"{self.name} says nothing"
+                continue
             self.sent.append(message)
             if message[0] != Kind.PRINT:
                 return message
@@ -338,6 +343,10 @@ class Node:
         load = Load(name, packed.tee, limits or Limits(), packed.signature is not None)
         self.say(load, tuple(memories))
         packets.close_all(memories)
+        return self.loaded(name)
+
+    def loaded(self, name: str) -> tuple[LoadedReply, tuple[int, int, int]]:
+        """The answer to a load; ends that are told before it are kept."""
         while True:
             answer, descriptors = self.hear()
             if isinstance(answer, Ended):
