@@ -18,12 +18,18 @@ def pycache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kit(tmp_path_factory: pytest.TempPathFactory, pycache: Path) -> Iterator[Kit]:
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packages in which launchers find the agent of these tests."""
     packages = tmp_path_factory.mktemp("host") / "site-packages"
     packages.mkdir()
     (packages / "broch_test_agent.py").write_text(AGENT)
+    return packages
+
+
+@pytest.fixture(scope="session")
+def kit(pycache: Path, agents: Path) -> Iterator[Kit]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(packages))
+        patch.syspath_prepend(str(agents))
         launcher = Launcher.start(pycache)
     with contextlib.closing(launcher):
         yield Kit(launcher, Ed25519PrivateKey.generate())
