@@ -122,7 +122,7 @@ class Bus:
             for addresses in self._read_only:
                 _mark(domain.writes, addresses, READ_ONLY)
             for addresses, reads, _ in refused(domain.number):
-                _mark(domain.writes, addresses, PROTECTED)  # for writes, as see the invariants
+                _mark(domain.writes, addresses, PROTECTED)  # always, see the invariants
                 if reads:
                     _mark(domain.reads, addresses, PROTECTED)
         self._code = bytearray(SIZE)

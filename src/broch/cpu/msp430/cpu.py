@@ -19,7 +19,6 @@ from broch.cpu.msp430.decode import (
     GIE,
     INTERRUPT_CYCLES,
     PC,
-    RETI_CYCLES,
     SR,
     Instruction,
     decode,
@@ -170,13 +169,13 @@ class Cpu:
             IllegalInstructionError: the program ran into something that is no instruction.
         """
         end = self.cycles + cycles
-        careful = self.trace is not None or bool(self.breakpoints) or not self.translating
+        careful = self._careful
         registers, regions = self.registers, self._regions
         while self.cycles < end:
             if self._housekeeping(end):
                 continue
             pc = registers[PC]
-            if not careful:
+            if not (careful or self._shielded):
                 region = regions.get(pc)
                 if region is not None:
                     limit = min(end, self._due) - region.longest
@@ -214,9 +213,9 @@ class Cpu:
         if self.cycles >= self._due:
             self._advance()
         if self.pending:
-            shielded, self._shielded = self._shielded, False
-            allowed = self.pending if self.registers[SR] & GIE else self.pending & self.unmaskable
-            if allowed and not shielded:
+            sr = self.registers[SR]
+            allowed = self.pending if sr & GIE else self.pending & self.unmaskable
+            if allowed and (not self._shielded or sr & CPU_OFF):
                 self._interrupt(allowed.bit_length() - 1)
                 return True
         if self.registers[SR] & CPU_OFF:
@@ -264,6 +263,7 @@ class Cpu:
         """Run one instruction with the interpreter."""
         instruction = self._decoded.get(pc) or self._decode(pc)
         if pc in self._straddling:
+            self._source = pc
             self.cycles += 1
             self._violation(Access.EXECUTE, instruction.next)
             return
@@ -277,8 +277,7 @@ class Cpu:
         HANDLERS[instruction.name](self, instruction)
         if registers[PC] != instruction.next:
             self._arrive(registers[PC])
-        if not gie and registers[SR] & GIE and instruction.cycles != RETI_CYCLES:
-            self._shielded = True
+        self._shielded = not gie and bool(registers[SR] & GIE) and instruction.name != "reti"
 
     def _decode(self, pc: int) -> Instruction:
         words = self.bus.words
@@ -293,11 +292,18 @@ class Cpu:
 
     # Translation
 
+    @property
+    def _careful(self) -> bool:
+        """Whether every instruction goes through the interpreter."""
+        return not self.translating or self.trace is not None or bool(self.breakpoints)
+
     def _arrive(self, pc: int) -> None:
         """Count an arrival of control at ``pc``; translate what is there when it is hot."""
+        if self._careful:
+            return
         heat = self._heat.get(pc, 0) + 1
         self._heat[pc] = heat
-        if heat == HOT and self.translating:
+        if heat == HOT:
             self._translate(pc)
 
     def _translate(self, pc: int) -> None:

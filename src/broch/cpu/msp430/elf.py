@@ -143,10 +143,13 @@ def _check_machine(elf: ELFFile) -> None:
 
 def _segments(elf: ELFFile, memory: Sequence[range]) -> tuple[tuple[int, bytes], ...]:
     found: list[tuple[int, bytes]] = []
+    sections = [s for s in elf.iter_sections() if s["sh_flags"] & _ALLOCATED and s["sh_size"]]
     for segment in elf.iter_segments():
         size = segment["p_filesz"]
         if segment["p_type"] != "PT_LOAD" or not size:
             continue
+        if not any(segment.section_in_segment(section) for section in sections):
+            continue  # linkers like to load the file's own headers
         address = segment["p_paddr"]
         if not any(address in part and address + size - 1 in part for part in memory):
             raise TooLargeError(f"{size} bytes at 0x{address:04x} do not fit into memory")

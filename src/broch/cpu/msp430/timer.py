@@ -32,7 +32,11 @@ class TimerA:
     """Timer A with three compare channels."""
 
     name = "timer A"
-    addresses = (range(_TAIV, _TAIV + 2), range(_TACTL, _TACCTL + 6), range(_TAR, _TACCR + 6))
+    addresses: tuple[range, ...] = (
+        range(_TAIV, _TAIV + 2),
+        range(_TACTL, _TACCTL + 6),
+        range(_TAR, _TACCR + 6),
+    )
 
     def __init__(self, wires: Wires, *, aclk_divider: int = 32) -> None:
         self._wires = wires

@@ -31,7 +31,7 @@ class Uart(ByteRegisters):
     """One serial line."""
 
     name = "UART"
-    addresses = (range(_CTL, _RXD + 1),)
+    addresses: tuple[range, ...] = (range(_CTL, _RXD + 1),)
 
     def __init__(self, wires: Wires) -> None:
         self.sent: Callable[[int], None] | None = None  # called with each byte that went out
