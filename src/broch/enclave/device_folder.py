@@ -7,6 +7,7 @@
 The folder and what is in it belong to the user, or the device is not used.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -29,7 +30,11 @@ def make(folder: Path) -> None:
     (folder / "nv").mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     if not (folder / "secret").exists():
-        write_private(folder / "secret", os.urandom(SECRET_SIZE))
+        fresh = folder / f".secret-{os.getpid()}"
+        write_private(fresh, os.urandom(SECRET_SIZE))
+        with contextlib.suppress(FileExistsError):  # somebody else was faster: theirs it is
+            os.link(fresh, folder / "secret")
+        fresh.unlink()
 
 
 def read_secret(folder: Path) -> bytes:

@@ -96,7 +96,13 @@ class Machine:
         return True
 
     def _load(self, question: Load, descriptors: list[int]) -> None:
-        contents = [packets.read_memory(d, MAX_PACKED) for d in descriptors]
+        contents = []
+        while descriptors:
+            try:
+                contents.append(packets.read_memory(descriptors.pop(0), MAX_PACKED))
+            except BrochError:
+                packets.close_all(descriptors)
+                raise
         if len(contents) != 1 + question.has_signature:
             raise UsageError("a load comes with an image and, if it has one, its signature")
         if question.name in self._enclaves or len(self._enclaves) >= MAX_ENCLAVES:

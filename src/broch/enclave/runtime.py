@@ -36,7 +36,7 @@ from broch.enclave.ring import PoisonedError, Ring
 from broch.enclave.sealed import SealedStore
 from broch.errors import DecodeError, UntrustedError
 from broch.image import Image, PortKind
-from broch.sdk import Module, ModuleIdentity, OcallFailed, Refused, RequestFailed
+from broch.sdk import Module, ModuleIdentity, OcallFailed, Refused, RequestFailed, StoreError
 from broch.sdk.declare import Declared
 
 _MAX_NOTICE: Final = 200  # characters of a refusal's text
@@ -48,7 +48,7 @@ class Stop(BaseException):
     """The host asked for an orderly end."""
 
 
-def _raise(poison: PoisonedError) -> NoReturn:
+def _raise(poison: PoisonedError | StoreError) -> NoReturn:
     raise poison
 
 
@@ -70,7 +70,7 @@ class Runtime:
         module: Module,
         ring: Ring,
         device: DeviceChannel,
-        end: Callable[[PoisonedError], NoReturn] = _raise,
+        end: Callable[[PoisonedError | StoreError], NoReturn] = _raise,
     ) -> None:
         self._image = image
         self._module = module
@@ -283,7 +283,7 @@ class Runtime:
                 self._commit()
             for end in self._connections.outputs.get(port, ()):
                 self._ring.send(end.event(data))
-        except PoisonedError as exc:
+        except (PoisonedError, StoreError) as exc:
             self._end(exc)
 
     def request(self, port: int, value: Any) -> Any:
@@ -295,7 +295,7 @@ class Runtime:
             raise RequestFailed("the request is not connected")
         try:
             return self._request(end, data, codec)
-        except PoisonedError as exc:
+        except (PoisonedError, StoreError) as exc:
             self._end(exc)
 
     def _request(self, end: Outgoing, data: bytes, codec: Codec) -> Any:
@@ -326,7 +326,7 @@ class Runtime:
         data = encode_as(value, codec.argument)
         try:
             return self._ocall(port, data, codec)
-        except PoisonedError as exc:
+        except (PoisonedError, StoreError) as exc:
             self._end(exc)
 
     def _ocall(self, port: int, data: bytes, codec: Codec) -> Any:
@@ -350,7 +350,7 @@ class Runtime:
         """Read the sealed store."""
         try:
             return self._store.read()
-        except PoisonedError as exc:
+        except (PoisonedError, StoreError) as exc:
             self._end(exc)
 
     def store_changed(self) -> None:
@@ -358,8 +358,8 @@ class Runtime:
         self._store_dirty = True
 
     def _commit(self) -> None:
-        self._store_dirty = False
         self._store.write(self._module.store._snapshot())
+        self._store_dirty = False
 
     def _load_blob(self) -> bytes:
         self._ring.send(bytes([Kind.LOAD]))

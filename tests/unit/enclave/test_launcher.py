@@ -130,7 +130,9 @@ def test_a_sleep_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_interfaces_larger_than_a_packet(kit: Kit) -> None:
-    code = GOOD + "for i in range(240): module.output(f'o{i}', dict[str, list[list[Moisture]]])"
+    code = (
+        GOOD + "for i in range(240): module.output(f'o{i}', dict[str, list[list[list[Moisture]]]])"
+    )
     interface = kit.launcher.declare({"main.py": code.encode()}, "main.py")
     assert len(interface.ports) == 242
     assert len(msgspec.msgpack.encode(interface.to_data())) > packets.MAX_INLINE
@@ -181,7 +183,9 @@ def test_the_manifest_is_that_of_the_files(kit: Kit, tmp_path: Path) -> None:
     assert {line.split(b"  ")[1] for line in differing} == {b"broch/enclave/ring.py"}
 
 
-def test_it_starts_in_any_folder(kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_starts_in_any_folder(
+    kit: Kit, tmp_path: Path, pycache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder with files that Python might take for its own."""
     for name in ("socket.py", "broch.py", "sitecustomize.py", "msgspec.py"):
         (tmp_path / name).write_text("raise SystemExit('wrong file')")
