@@ -378,6 +378,7 @@ class Ring:
         self._closed = True
         for view in (*self._views, self._out, self._in, self._view):
             view.release()
+        self._memory.close()  # and with it the copy of the descriptor that a mapping keeps
         for descriptor in (self._wake, self._wait):
             os.close(descriptor)
 

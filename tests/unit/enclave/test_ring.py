@@ -543,6 +543,12 @@ def test_a_ring_that_is_shut_takes_no_more_than_it_has_room_for(pair: Pair) -> N
         pair.host.send(b"x")
 
 
+def test_a_ring_that_is_closed_leaves_nothing_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    open_ring(*make_ring(), host=True).close()
+    assert os.listdir("/proc/self/fd") == before
+
+
 @pytest.mark.parametrize("size", [0, RING_SIZE - 1, RING_SIZE + 1])
 def test_neither_side_can_change_the_size_of_the_memory(size: int) -> None:
     memory, to_host, to_enclave = make_ring()
