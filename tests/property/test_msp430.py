@@ -4,7 +4,7 @@ import contextlib
 import struct
 from typing import Final
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from broch.cpu.msp430 import Bus, Cpu, IllegalInstructionError, decode, disassemble, read_elf
@@ -83,6 +83,7 @@ def run(cpu: Cpu, cycles: int) -> str:
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(programs, values, st.integers(1, 60))
+@example([(0x2000,), (0x2000,), (0x1008,)], [0, 0, 0, 0, 1] + [0] * 7, 1)  # stopped on the way back
 def test_translated_and_interpreted_agree(body: list[Words], start: list[int], more: int) -> None:
     """Also where a program writes over itself, runs into nothing, or wraps around the memory."""
     fast, slow = (machine(body, start, translating=t) for t in (True, False))

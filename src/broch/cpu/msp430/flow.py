@@ -206,4 +206,5 @@ def _connect(block: Block, index_of: dict[int, int]) -> None:
     if not is_branch(last):
         goes.append(last.next)
     block.successors = [index_of[at] for at in goes if at in index_of]
-    block.exits = any(at not in index_of for at in goes)  # a target that is not known: None
+    # A target that is not known is None; a way back is where a region ends when its time is over.
+    block.exits = any(at not in index_of or index_of[at] <= block.index for at in goes)
