@@ -1,5 +1,6 @@
 """What peripherals share: the wires to the CPU, and registers of eight bits."""
 
+from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
 # Interrupts of an openMSP430 system on chip; vector n is at 0xffe0 + 2n.
@@ -29,16 +30,16 @@ class Wires(Protocol):
         ...
 
 
-class ByteRegisters:
+class ByteRegisters(ABC):
     """A peripheral whose registers have eight bits; a word is two of them."""
 
+    @abstractmethod
     def get(self, address: int) -> int:
         """Read one register."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, address: int, value: int) -> None:
         """Write one register."""
-        raise NotImplementedError
 
     def read(self, address: int, *, byte: bool) -> int:
         """A program reads."""
