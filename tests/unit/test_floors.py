@@ -39,7 +39,12 @@ FLOORS: Final = {
     "__main__": 11,
 }
 FRONT: Final = ("sdk", "errors")  # what broch/__init__.py may import
-SHARED_TEE: Final = ("contract", "registry", "dcap")  # what a TEE folder may import of tee/
+SHARED_TEE: Final = (
+    "contract",
+    "registry",
+    "counter",
+    "dcap",
+)  # of tee/
 DYNAMIC: Final = ("import_module", "__import__")
 
 
@@ -167,7 +172,7 @@ def refused(importer: str, target: str) -> str | None:
 
 def refused_in_tee(here: str, there: str) -> str | None:
     """The same within ``tee/``: ``here`` and ``there`` are its folders and files."""
-    if here == there or there in SHARED_TEE[:2]:
+    if here == there or there in SHARED_TEE[:-1]:
         return None
     if there == "dcap":
         return None if here not in ("", *SHARED_TEE) else f"tee/{here or '__init__'} imports a TEE"

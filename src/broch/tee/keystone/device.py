@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from broch.crypto.ed25519_sha3 import KeyPair
-from broch.errors import DecodeError, InternalError, PolicyError, UsageError
+from broch.errors import DecodeError, PolicyError, UsageError
 from broch.image import Image
 from broch.tee.contract import (
     DeviceSettings,
@@ -23,11 +23,11 @@ from broch.tee.contract import (
     Identity,
     Loaded,
     Measurement,
-    NonVolatile,
     Packed,
     SealBinding,
     SealKeyRequest,
 )
+from broch.tee.counter import Counter
 from broch.tee.keystone.keys import derive_sealing_key, derive_sm_key
 from broch.tee.keystone.measurement import LOADER, Triple, runtime_text
 from broch.tee.keystone.report import Report, message_of_sm
@@ -38,7 +38,6 @@ SM_TEXT: Final = b"broch emulated keystone security monitor 1\n"
 SM_SIZE: Final = 0x1FF000  # bytes that the boot ROM hashes, from the start of memory
 _SEAL_IDENT: Final = b"broch/seal/1"
 _MAX_LABEL: Final = 64  # bytes
-_MAX_COUNTER: Final = 2**64 - 1
 
 # SHA3-512 of SM_TEXT filled with zeros to SM_SIZE: hashing 2 MB at every start would be a waste.
 EMULATED_SM_HASH: Final = bytes.fromhex(
@@ -125,11 +124,11 @@ class KeystoneDevice:
         raw = derive_sealing_key(self._sm_key, enclave_hash, _SEAL_IDENT).key
         return _hkdf(raw, b"broch/seal/1/" + request.label)
 
-    def counter(self, identity: Identity, name: str) -> "KeystoneCounter":
+    def counter(self, identity: Identity, name: str) -> Counter:
         """A counter of this exact enclave: no other can name it."""
         owner = hashlib.sha256(self._hash_of(identity)).digest()
         place = hashlib.sha256(owner + name.encode("utf-8", "surrogatepass")).hexdigest()
-        return KeystoneCounter(self._settings.nv, f"counter.{place}")
+        return Counter(self._settings.nv, f"counter.{place}")
 
     def endorsements(self) -> Endorsements:
         """The root of this device, its word for the device key, and the SM's hash."""
@@ -179,35 +178,6 @@ class KeystoneDevice:
             nv.put("endorsement.root", root)
             nv.put("endorsement.device", statement)
         return root, statement
-
-
-class KeystoneCounter:
-    """A number of 64 bits in the device's memory that only rises."""
-
-    def __init__(self, nv: NonVolatile, place: str) -> None:
-        self._nv = nv
-        self._place = place
-
-    def read(self) -> int:
-        """The present value; 0 before the first increment."""
-        value = self._nv.get(self._place)
-        if value is None:
-            return 0
-        if len(value) != 8:
-            raise InternalError(f"the device's memory is damaged at {self._place}")
-        return int.from_bytes(value, "little")
-
-    def increment(self) -> int:
-        """Add one, make it durable, return the new value.
-
-        Raises:
-            PolicyError: the counter is at its end.
-        """
-        value = self.read()
-        if value == _MAX_COUNTER:
-            raise PolicyError("the counter cannot rise any further")
-        self._nv.put(self._place, (value + 1).to_bytes(8, "little"))
-        return value + 1
 
 
 def _hkdf(secret: bytes, info: bytes) -> bytes:

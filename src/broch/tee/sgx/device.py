@@ -28,11 +28,11 @@ from broch.tee.contract import (
     SealBinding,
     SealKeyRequest,
 )
+from broch.tee.counter import Counter
 from broch.tee.dcap.ecdsa import derive_key
 from broch.tee.dcap.report import DEBUG, INIT, PROVISIONKEY
 from broch.tee.sgx import layout
 from broch.tee.sgx.build import Building
-from broch.tee.sgx.counter import Counter
 from broch.tee.sgx.faults import InvalidSigStructError, SgxNumber, SgxRefusedError
 from broch.tee.sgx.keys import Fuses, egetkey, ereport
 from broch.tee.sgx.pki import load_or_issue, make_pck_key

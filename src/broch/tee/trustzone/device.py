@@ -31,11 +31,11 @@ from broch.tee.contract import (
     Identity,
     Loaded,
     Measurement,
-    NonVolatile,
     Packed,
     SealBinding,
     SealKeyRequest,
 )
+from broch.tee.counter import Counter
 from broch.tee.trustzone import attestation
 from broch.tee.trustzone.keys import HUK_SIZE, derive_ssk, derive_ta_unique_key, derive_tsk
 from broch.tee.trustzone.ta_elf import TaElf, uuid_of
@@ -44,7 +44,6 @@ from broch.tee.trustzone.verify import CERTIFICATE
 
 _SEAL_EXTRA: Final = b"broch/seal/1"
 _MAX_LABEL: Final = 64  # bytes
-_MAX_COUNTER: Final = 2**64 - 1
 _ROLLBACK: Final = struct.Struct("<I32s")  # least ta_version, SHA-256 of the signer's key
 _SIGNER: Final = "signer"  # SHA-256 of the public key (SubjectPublicKeyInfo) built in, if any
 _KEY_OBJECT: Final = f"object.{attestation.PTA_UUID}.key"
@@ -143,11 +142,11 @@ class TrustZoneDevice:
         raw = derive_ta_unique_key(self._huk, ta.uuid, _SEAL_EXTRA)
         return _hkdf(raw, 32, b"broch/seal/1/" + request.label)
 
-    def counter(self, identity: Identity, name: str) -> "TrustZoneCounter":
+    def counter(self, identity: Identity, name: str) -> Counter:
         """A counter of the TAs of this UUID: no other can name it."""
         owner = hashlib.sha256(self._check(identity).uuid.bytes).digest()
         place = hashlib.sha256(owner + name.encode("utf-8", "surrogatepass")).hexdigest()
-        return TrustZoneCounter(self._settings.nv, f"counter.{place}")
+        return Counter(self._settings.nv, f"counter.{place}")
 
     def endorsements(self) -> Endorsements:
         """The root of this device, and its certificate for the attestation key."""
@@ -222,35 +221,6 @@ class TrustZoneDevice:
             nv.put("endorsement.root", root)
             nv.put("endorsement.device", certificate)
         return root, certificate
-
-
-class TrustZoneCounter:
-    """A number of 64 bits in the device's memory that only rises."""
-
-    def __init__(self, nv: NonVolatile, place: str) -> None:
-        self._nv = nv
-        self._place = place
-
-    def read(self) -> int:
-        """The present value; 0 before the first increment."""
-        value = self._nv.get(self._place)
-        if value is None:
-            return 0
-        if len(value) != 8:
-            raise InternalError(f"the device's memory is damaged at {self._place}")
-        return int.from_bytes(value, "little")
-
-    def increment(self) -> int:
-        """Add one, make it durable, return the new value.
-
-        Raises:
-            PolicyError: the counter is at its end.
-        """
-        value = self.read()
-        if value == _MAX_COUNTER:
-            raise PolicyError("the counter cannot rise any further")
-        self._nv.put(self._place, (value + 1).to_bytes(8, "little"))
-        return value + 1
 
 
 def _load_signer(spki: bytes) -> rsa.RSAPublicKey:

@@ -3,7 +3,7 @@
 import pytest
 
 from broch.errors import InternalError, PolicyError
-from broch.tee.sgx.counter import LIMIT, Counter
+from broch.tee.counter import LIMIT, Counter
 
 from .support import Memory
 
