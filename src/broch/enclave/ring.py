@@ -84,16 +84,22 @@ def _lock_barrier() -> None:
 
 
 class _Fenced:
-    """Shared memory whose slices are copied after whatever was read before; for processors that
-    may read ahead. Only as much of a mapping as a reader needs.
+    """Shared memory whose slices are copied after whatever was read before, and whose words are
+    written after whatever was written before and before whatever is read after; for processors
+    that do not keep that order themselves. Only as much of a mapping as a ring needs.
     """
 
-    def __init__(self, memory: mmap.mmap) -> None:
+    def __init__(self, memory: mmap.mmap | memoryview) -> None:
         self._memory = memory
 
     def __getitem__(self, part: slice) -> bytes:
         _lock_barrier()
-        return self._memory[part]
+        return bytes(self._memory[part])
+
+    def __setitem__(self, word: int, value: int) -> None:
+        _lock_barrier()
+        self._memory[word] = value
+        _lock_barrier()
 
 
 class Ring:
@@ -135,44 +141,48 @@ class Ring:
 
     def _make_send(self) -> Callable[[], int]:
         memory, flags, wake = self._memory, self._out, self._wake
-        words, starts = flags[_WORDS:], self._starts(self._out_base)
-        barrier = None if self._asymmetric else _lock_barrier
+        view = flags[_WORDS:]
+        words = view if self._asymmetric else _Fenced(view)
+        starts = self._starts(self._out_base)
         find_room, wake_up = self._find_room, _wake_up
-        slot, stamp, room = 0, _STEP, SLOTS
+        slot, start, stamp, room = 0, starts[0], _STEP, SLOTS
+        most = SLOT_SIZE  # a message of one slot may have so many bytes; 0 while there is no room
 
-        def send(message: bytes, more: int = 0) -> None:
-            nonlocal slot, stamp, room
+        def send(message: bytes) -> None:
+            nonlocal slot, start, stamp, room, most
             size = len(message)
-            if not 0 < size <= SLOT_SIZE:
-                send_parts(message)
+            if not 0 < size <= most:
+                send_slowly(message)
                 return
-            if not room:
-                room = find_room(sent())
-            room -= 1
-            start = starts[slot]
             memory[start : start + size] = message
-            if barrier is not None:
-                barrier()
-            words[slot] = stamp + size + more
-            slot = (slot + 1) & _MASK
-            if not slot:
-                stamp += _STEP
-            if barrier is not None:
-                barrier()
+            words[slot] = stamp + size
+            # The other side has it: what follows costs it no time.
             if flags[8]:
                 wake_up(wake)
+            slot = (slot + 1) & _MASK
+            start = starts[slot]
+            if not slot:
+                stamp += _STEP
+            room -= 1
+            if not room:
+                most = 0
 
-        def send_parts(message: bytes) -> None:
+        def send_slowly(message: bytes) -> None:
+            nonlocal stamp, room, most
             if not 0 < len(message) <= MAX_MESSAGE:
                 raise InternalError(f"a message has 1 to {MAX_MESSAGE} bytes, not {len(message)}")
-            for start in range(0, len(message), SLOT_SIZE):
-                last = start + SLOT_SIZE >= len(message)
-                send(message[start : start + SLOT_SIZE], 0 if last else _MORE)
+            for begin in range(0, len(message), SLOT_SIZE):
+                if not room:
+                    room, most = find_room(sent()), SLOT_SIZE
+                more = 0 if begin + SLOT_SIZE >= len(message) else _MORE
+                stamp += more
+                send(message[begin : begin + SLOT_SIZE])
+                stamp -= more
 
         def sent() -> int:
             return _count(slot, stamp)
 
-        self._views.append(words)
+        self._views.append(view)
         self.send = send
         return sent
 
@@ -180,33 +190,31 @@ class Ring:
         memory = self._memory if self._asymmetric else _Fenced(self._memory)
         words, starts = self._in[_WORDS:], self._starts(self._in_base)
         wait_for, say_read = self._wait_for, self._say_read
-        slot, stamp = 0, _STEP
+        slot, start, stamp, taken = 0, starts[0], _STEP, 0
+        spins, once = (None,) * _SPIN, (None,)
         whole = SLOT_SIZE  # no slot is a whole message while there are parts of one
         parts: list[bytes] = []
 
         def receive(timeout: float | None = None) -> bytes | None:
-            nonlocal slot
+            nonlocal slot, start, taken
+            if taken:  # the last call left this undone, so that its caller could go on
+                slot, taken = (slot + 1) & _MASK, 0
+                start = starts[slot]
+                if not slot & _CREDIT:
+                    credit()
             # Words of the slot's former uses are smaller than its stamp, by whole steps.
-            size = words[slot] - stamp
-            if size <= 0:
-                if timeout == 0:
+            for _ in spins if timeout != 0 else once:
+                if (word := words[slot]) > stamp:
+                    break
+            else:
+                word = 0 if timeout == 0 else wait_for(words, slot, stamp, timeout)
+                if not word:
                     return None
-                spin = _SPIN
-                while (size := words[slot] - stamp) <= 0:
-                    spin -= 1
-                    if not spin:
-                        size = wait_for(words, slot, stamp, timeout)
-                        if not size:
-                            return None
-                        break
+            size = word - stamp
             if size > whole:
                 return receive_parts(size, timeout)
-            start = starts[slot]
-            message = memory[start : start + size]
-            slot = (slot + 1) & _MASK
-            if not slot & _CREDIT:
-                credit()
-            return message
+            taken = 1
+            return memory[start : start + size]
 
         def credit() -> None:
             nonlocal stamp
@@ -215,16 +223,16 @@ class Ring:
             say_read(received())
 
         def receive_parts(size: int, timeout: float | None) -> bytes | None:
-            nonlocal slot, whole
+            nonlocal slot, start, whole
             while True:
                 more, size = size & _MORE, size & ~_MORE
                 if not 0 < size <= SLOT_SIZE or (more and size != SLOT_SIZE):
                     raise PoisonedError(f"a slot of {size} bytes, more to follow: {bool(more)}")
                 if (len(parts) + 1) * SLOT_SIZE > MAX_MESSAGE:
                     raise PoisonedError(f"a message longer than {MAX_MESSAGE} bytes")
-                start = starts[slot]
                 parts.append(memory[start : start + size])
                 slot = (slot + 1) & _MASK
+                start = starts[slot]
                 credit()
                 if not more:
                     message = b"".join(parts)
@@ -232,18 +240,18 @@ class Ring:
                     whole = SLOT_SIZE
                     return message
                 whole = 0
-                spin = _SPIN  # an honest writer is busy with the next one
-                while (size := words[slot] - stamp) <= 0:
-                    spin -= 1
-                    if not spin:
-                        # The writer may have died in the middle: never wait longer than asked.
-                        size = 0 if timeout == 0 else wait_for(words, slot, stamp, timeout)
-                        if not size:
-                            return None
+                for _ in spins:  # an honest writer is busy with the next one
+                    if (word := words[slot]) > stamp:
                         break
+                else:
+                    # The writer may have died in the middle: never wait longer than asked.
+                    word = 0 if timeout == 0 else wait_for(words, slot, stamp, timeout)
+                    if not word:
+                        return None
+                size = word - stamp
 
         def received() -> int:
-            return _count(slot, stamp)
+            return _count(slot, stamp) + taken
 
         self._views.append(words)
         self.receive = receive
@@ -311,15 +319,15 @@ class Ring:
                 _wake_up(self._wait)
 
     def _wait_for(self, words: memoryview, slot: int, stamp: int, timeout: float | None) -> int:
-        """Sleep until the slot's word is of this stamp, give the rest; 0 when the time is over."""
+        """Sleep until the slot's word is of this stamp, give it; 0 when the time is over."""
         end = None if timeout is None else time.monotonic() + timeout
         flags = self._in
         try:
             while True:
                 self._say_asleep(_count(slot, stamp))
-                size = int(words[slot]) - stamp
-                if size > 0:
-                    return size
+                word = int(words[slot])
+                if word > stamp:
+                    return word
                 if flags[16]:
                     _wake_up(self._wake)
                 if self._closed:
