@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broch.app.descriptor import Descriptor, load
-from broch.app.toml_places import Place, find_places, parse
 from broch.app.wiring import ConnectionKind, End, wire
 from broch.errors import BrochError, MalformedError
 from broch.image import Interface, Port, PortKind, Shape, fits
+from broch.wire.toml_places import Place, find_places, parse
 
 calm = settings(deadline=None)  # a busy machine is no failure
 

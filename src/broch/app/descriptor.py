@@ -13,7 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from broch.app.toml_places import (
+from broch.errors import UsageError
+from broch.image import is_name
+from broch.wire.toml_places import (
     Key,
     Keys,
     Place,
@@ -25,8 +27,6 @@ from broch.app.toml_places import (
     parse,
     read,
 )
-from broch.errors import UsageError
-from broch.image import is_name
 
 DEFAULT_CIPHER: Final = "aes-128-gcm"
 MAX_RESTARTS: Final = 1000

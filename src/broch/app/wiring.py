@@ -23,8 +23,8 @@ from broch.app.descriptor import (
     Operator,
     PortName,
 )
-from broch.app.toml_places import Keys, Problems, describe, near
 from broch.image import Interface, Port, PortKind, Shape, fits, spell
+from broch.wire.toml_places import Keys, Problems, describe, near
 
 CIPHERS: Final[tuple[str, ...]] = (DEFAULT_CIPHER,)
 

@@ -1,6 +1,7 @@
-"""Envelopes common to several TEEs: strict CBOR, COSE_Sign1 and COSE_Mac0, X.509 read strictly.
+"""Formats that several floors share: strict CBOR, COSE, JWS, X.509, and TOML that knows its lines.
 
-Everything here is pure: no I/O, no clock, no policy. What a message means is decided above.
+Everything here is pure: no clock, no policy, no I/O but that of ``toml_places.read``. What a
+message means is decided above.
 
 >>> from broch.wire import cbor
 >>> cbor.decode(bytes.fromhex("a10126"), what="header")

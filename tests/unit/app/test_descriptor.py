@@ -23,8 +23,8 @@ from broch.app.descriptor import (
     Run,
     load,
 )
-from broch.app.toml_places import MAX_FILE
 from broch.errors import BrochError, MalformedError, UsageError
+from broch.wire.toml_places import MAX_FILE
 
 TEES = ("keystone", "sgx", "trustzone")
 

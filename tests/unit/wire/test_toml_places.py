@@ -5,8 +5,8 @@ from enum import StrEnum
 
 import pytest
 
-from broch.app.toml_places import Keys, Problems, Table, find_places, near, nearest, parse
 from broch.errors import MalformedError, UsageError
+from broch.wire.toml_places import Keys, Problems, Table, find_places, near, nearest, parse
 
 
 class Colour(StrEnum):

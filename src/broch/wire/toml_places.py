@@ -356,8 +356,8 @@ class Table:
         return None
 
 
-def read(path: Path) -> str:
-    """The text of the descriptor at ``path``.
+def read(path: Path, what: str = "descriptor", example: str = "app.toml") -> str:
+    """The text of the file at ``path``; ``what`` it is and an ``example`` are for messages.
 
     Raises:
         UsageError: there is no such file, or it cannot be read.
@@ -365,14 +365,15 @@ def read(path: Path) -> str:
     """
     try:
         if path.is_dir():
-            hint = f"name the file: {path / 'app.toml'}" if (path / "app.toml").is_file() else None
-            raise UsageError("is a folder, not a descriptor", place=str(path), hint=hint)
+            hint = f"name the file: {path / example}" if (path / example).is_file() else None
+            raise UsageError(f"is a folder, not a {what}", place=str(path), hint=hint)
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        problem = f"cannot read the descriptor: {reason}"
-        raise UsageError(problem, place=str(path), hint="name an app.toml") from None
+        problem = f"cannot read the {what}: {reason}"
+        hint = f"name an {example}" if example[0] in "aeiou" else f"name a {example}"
+        raise UsageError(problem, place=str(path), hint=hint) from None
     if len(data) > MAX_FILE:
         problem = f"longer than {MAX_FILE} bytes"
         raise MalformedError(problem, place=f"{path.name}:1")
