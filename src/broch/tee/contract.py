@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
@@ -194,3 +195,45 @@ class Tee(Protocol):
         ...
 
     def device(self, settings: DeviceSettings) -> Device: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NativeSettings:
+    """How to build native code. A TEE refuses what its hardware does not have.
+
+    Sizes are in bytes; None leaves the choice to the TEE.
+    """
+
+    name: str  # of the module
+    files: tuple[Path, ...] = ()  # further C files
+    version: int = 0
+    product_id: int = 0
+    debug: bool = False
+    library: bool = False  # called by its host; there is no main
+    heap_size: int | None = None
+    stack_size: int | None = None  # of each thread
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Native:
+    """Native code that was built: what the linker made, and the same in its TEE's own format."""
+
+    elf: bytes = field(repr=False)
+    packed: Packed
+
+
+@runtime_checkable
+class NativeBuilder(Protocol):
+    """A :class:`Tee` that also builds modules in C: it has a start file and headers for them."""
+
+    def build_native(
+        self, source: Path, settings: NativeSettings, signing_key: RSAPrivateKey | None
+    ) -> Native:
+        """Compile, link, convert, sign; equal sources and settings give equal bytes.
+
+        Raises:
+            MalformedError: the source does not compile; the place is ``file:line``.
+            UsageError: no compiler, no such file, a setting that this TEE does not have.
+        """
+        ...
