@@ -1,6 +1,7 @@
-"""Find the TEEs that are installed: the entry points of group ``broch.tees``.
+"""Find what is installed: TEEs in the entry points ``broch.tees``, verifiers in ``broch.verifiers``.
 
-A package of someone else's adds a TEE by declaring an entry point there; nothing in Broch changes.
+A package of someone else's adds one by declaring an entry point there; nothing in Broch changes.
+Every TEE is a verifier too; the second group is for hardware that is verified here and not run.
 """
 
 from functools import cache
@@ -9,8 +10,10 @@ from typing import Final, cast
 
 from broch.errors import InternalError, UsageError
 from broch.tee.contract import Tee
+from broch.tee.verifier import Verifier
 
 GROUP: Final = "broch.tees"
+VERIFIERS: Final = "broch.verifiers"
 
 
 @cache
@@ -27,15 +30,38 @@ def find(name: str) -> Tee:
         UsageError: none is installed under that name.
         InternalError: its package does not load, or answers to another name.
     """
-    points = [point for point in entry_points(group=GROUP) if point.name == name]
+    return cast(Tee, _load(GROUP, "TEE", name, names()))
+
+
+@cache
+def verifier_names() -> tuple[str, ...]:
+    """Names of all hardware whose evidence can be verified here, sorted."""
+    return tuple(sorted({*names(), *(point.name for point in entry_points(group=VERIFIERS))}))
+
+
+@cache
+def find_verifier(name: str) -> Verifier:
+    """What verifies evidence of ``name``: the TEE of that name, or else a verifier alone.
+
+    Raises:
+        UsageError: none is installed under that name.
+        InternalError: its package does not load, or answers to another name.
+    """
+    if name in names():
+        return find(name)
+    return cast(Verifier, _load(VERIFIERS, "verifier", name, verifier_names()))
+
+
+def _load(group: str, what: str, name: str, known: tuple[str, ...]) -> object:
+    points = [point for point in entry_points(group=group) if point.name == name]
     if not points:
         raise UsageError(
-            f"unknown TEE {name!r}", hint=f"installed TEEs: {', '.join(names()) or 'none'}"
+            f"unknown {what} {name!r}", hint=f"installed {what}s: {', '.join(known) or 'none'}"
         )
     try:
-        tee = cast(Tee, points[0].load())
+        loaded: object = points[0].load()
     except (ImportError, AttributeError) as exc:
-        raise InternalError(f"TEE {name} does not load: {exc}") from exc
-    if (held := getattr(tee, "name", None)) != name:
-        raise InternalError(f"entry point {name} holds the TEE {held}")
-    return tee
+        raise InternalError(f"{what} {name} does not load: {exc}") from exc
+    if (held := getattr(loaded, "name", None)) != name:
+        raise InternalError(f"entry point {name} holds the {what} {held}")
+    return loaded

@@ -13,11 +13,16 @@ Install = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def forgetful() -> Iterator[None]:
-    registry.names.cache_clear()
-    registry.find.cache_clear()
+    forget()
     yield
+    forget()
+
+
+def forget() -> None:
     registry.names.cache_clear()
     registry.find.cache_clear()
+    registry.verifier_names.cache_clear()
+    registry.find_verifier.cache_clear()
 
 
 @pytest.fixture
@@ -25,11 +30,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Install a package of someone else's: its code, and what it declares."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def install(name: str, value: str, **files: str) -> None:
+    def install(name: str, value: str, group: str = "broch.tees", **files: str) -> None:
         info = tmp_path / f"{name}_tee-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-tee\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[broch.tees]\n{name} = {value}\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {value}\n")
         for module, code in files.items():
             (tmp_path / f"{module}.py").write_text(code)
 
@@ -54,6 +59,28 @@ def test_another_package_adds_a_tee(install: Install) -> None:
     install("abacus", "broch_abacus:TEE", broch_abacus="class TEE: name = 'abacus'\n")
     assert "abacus" in registry.names()
     assert registry.find("abacus").name == "abacus"
+
+
+def test_every_tee_is_a_verifier_and_there_are_more() -> None:
+    assert {*registry.names(), "tdx", "snp", "nitro", "psa", "cca", "tpm"} <= set(
+        registry.verifier_names()
+    )
+    for name in registry.verifier_names():
+        assert registry.find_verifier(name).name == name
+    assert registry.find_verifier("sgx") is registry.find("sgx")
+
+
+def test_another_package_adds_a_verifier(install: Install) -> None:
+    code = "class VERIFIER: name = 'abacus'\n"
+    install("abacus", "broch_abacus_v:VERIFIER", group="broch.verifiers", broch_abacus_v=code)
+    assert "abacus" not in registry.names()
+    assert registry.find_verifier("abacus").name == "abacus"
+
+
+def test_an_unknown_verifier_is_a_wrong_call() -> None:
+    with pytest.raises(UsageError, match="unknown verifier 'abacus'") as caught:
+        registry.find_verifier("abacus")
+    assert caught.value.hint == f"installed verifiers: {', '.join(registry.verifier_names())}"
 
 
 def test_an_unknown_tee_is_a_wrong_call() -> None:
