@@ -43,6 +43,7 @@ SHARED_TEE: Final = (
     "contract",
     "registry",
     "counter",
+    "verifier",
     "dcap",
 )  # of tee/
 DYNAMIC: Final = ("import_module", "__import__")

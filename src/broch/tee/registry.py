@@ -1,4 +1,4 @@
-"""Find what is installed: TEEs in the entry points ``broch.tees``, verifiers in ``broch.verifiers``.
+"""What is installed: TEEs in the entry points ``broch.tees``, verifiers in ``broch.verifiers``.
 
 A package of someone else's adds one by declaring an entry point there; nothing in Broch changes.
 Every TEE is a verifier too; the second group is for hardware that is verified here and not run.
