@@ -51,9 +51,15 @@ def test_a_session(broch: Broch, project: str) -> None:
     assert "emulated" in text.out
     assert broch("status", "--json", folder=broch.folder / project).json["app"] == project
 
+    past = broch("events", project)
+    assert past.code == 0
+    assert past.out.splitlines()[0].endswith("state: running")
+
     with broch.start("events", project, "--follow", "--json") as events:
         assert events.stdout is not None
-        first, second = (json.loads(events.stdout.readline()) for _ in range(2))
+        lines = (json.loads(line) for line in events.stdout)
+        outputs = (event for event in lines if event["kind"] == "event")
+        first, second = next(outputs), next(outputs)
         assert (first["kind"], first["module"], first["port"]) == ("event", "fan", "switched")
         assert {first["value"]["on"], second["value"]["on"]} == {True, False}
 

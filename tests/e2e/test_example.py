@@ -90,7 +90,9 @@ def test_killed_enclaves_only_delay(broch: Broch, app: str) -> None:
     name = started.json["app"]
     with broch.start("events", name, "--follow") as events:
         assert events.stdout is not None
-        assert "controller.day" in events.stdout.readline()  # the season has begun
+        first, begun = events.stdout.readline(), events.stdout.readline()
+        assert first.endswith("state: running\n")
+        assert "controller.day" in begun  # the season has begun
         for module in started.json["status"]["modules"]:
             if module["name"] in ("soil", "valve"):
                 os.kill(module["pid"], signal.SIGKILL)

@@ -66,10 +66,10 @@ class ControlClient:
         """End the application; returns when nothing of it is left."""
         self._ask({"do": "down"})
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """What happens from now on, until the application ends."""
+    def events(self, *, follow: bool = True) -> Iterator[dict[str, Any]]:
+        """The last that happened; with ``follow`` also what will, until the application ends."""
         with self._folder.connect() as sock:
-            lines = _ask(sock, {"do": "events"})
+            lines = _ask(sock, {"do": "events", "follow": follow})
             _result(next(lines, None))
             for line in lines:
                 yield line["event"]

@@ -4,7 +4,7 @@
     {"do": "call", "module": m, "name": entry, "value": json}     -> {"ok": result}
     {"do": "emit", "module": m, "name": input, "value": json}     -> {"ok": null}
     {"do": "update", "module": m}                                 -> {"ok": what it did}
-    {"do": "events"}                                              -> {"event": {...}}, ...
+    {"do": "events", "follow": bool}                              -> {"event": {...}}, ...
     {"do": "down"}                                                -> {"ok": null}, once all is down
 
 A client begins with the line in ``control.token`` (:meth:`broch.app.home.AppFolder.listen`). What
@@ -40,6 +40,7 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     module: str = ""
     name: str = ""
     value: Any = None
+    follow: bool = False
 
 
 _question: Final = msgspec.json.Decoder(Question)
@@ -104,7 +105,7 @@ class ControlServer:
         try:
             question = _question.decode(line)
             if question.do == "events":
-                await self._stream(writer)
+                await self._stream(writer, follow=question.follow)
             elif question.do == "down":
                 self._downs.append(writer)
                 self._supervisor.end()
@@ -129,11 +130,16 @@ class ControlServer:
             return await supervisor.update(question.module)
         raise UsageError(f"no such question: {question.do!r:.40}")
 
-    async def _stream(self, writer: asyncio.StreamWriter) -> None:
+    async def _stream(self, writer: asyncio.StreamWriter, *, follow: bool) -> None:
+        """The last events, then those to come; one that is not followed is hung up on."""
         queue = self._supervisor.subscribe()
         try:
             writer.write(_line({"ok": None}))
-            while True:
+            for event in self._supervisor.past():
+                writer.write(_line({"event": event}))
+            if not follow:
+                writer.close()
+            while follow:
                 writer.write(_line({"event": await queue.get()}))
                 await writer.drain()
         finally:

@@ -482,6 +482,10 @@ class Supervisor:
         """The charts of the descriptor's report: title, unit, x, series by name."""
         return self._observed.charts()
 
+    def past(self) -> list[dict[str, Any]]:
+        """The last things that happened."""
+        return self._journal.past()
+
     def subscribe(self) -> asyncio.Queue[dict[str, Any]]:
         """A queue of what happens from now on."""
         return self._journal.subscribe()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from broch.cli.import_ import app as import_
 from broch.cli.sgx import app as sgx
 from broch.errors import UsageError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 image = typer.Typer(help="Work with images.", rich_markup_mode=None)
 app.add_typer(image, name="image")
 app.add_typer(sgx, name="sgx")
+app.add_typer(import_, name="import")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 AppArgument = Annotated[
@@ -123,11 +125,11 @@ def emit(
 def events(
     name: AppArgument = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show all, until the application ends.")
+        bool, typer.Option("--follow", "-f", help="Go on until the application ends.")
     ] = False,
     json: Json = False,
 ) -> int:
-    """Show the next thing that happens: a module's output, fault, restart, refusal or event."""
+    """Show what happened: what modules print, faults, restarts, refusals, events to the operator."""
     from broch.cli import running
 
     return running.events(name, follow=follow, as_json=json)

@@ -65,16 +65,14 @@ def emit(target: str, value: str, name: str | None, *, as_json: bool) -> int:
 
 
 def events(name: str | None, *, follow: bool, as_json: bool) -> int:
-    """Show the next event, or all until the application ends."""
+    """Show the last events; with ``follow`` all that come, until the application ends."""
     _, client = _connect(name)
-    for event in client.events():
+    for event in client.events(follow=follow):
         if as_json:
             output.print_json(event)
         else:
             output.say(views.event_line(event, with_time=True))
             sys.stdout.flush()
-        if not follow:
-            break
     return 0
 
 

@@ -55,8 +55,13 @@ def test_a_daemon_from_up_to_down(shared_home: Home, app_folder: Path) -> None:
 
         thread = threading.Thread(target=listen)
         thread.start()
-        while not listening.is_set():  # until the server has taken the subscription
-            client.call("source", "say", ["hello"])
+        listening.wait()  # the server has taken the subscription, and told what was before
+        client.call("source", "say", ["hello"])
+        past = list(client.events(follow=False))
+        assert [(event["kind"], event["text"]) for event in past] == [
+            ("state", "running"),
+            ("print", "hello"),
+        ]
         client.emit("source", "go", {"n": 1})
         with pytest.raises(PolicyError, match="the operator has no connection") as refused:
             client.emit("sink", "reading", {"n": 1})
@@ -71,8 +76,7 @@ def test_a_daemon_from_up_to_down(shared_home: Home, app_folder: Path) -> None:
         ControlClient(shared_home, "daemon").down()
     thread.join()
     assert left_behind(shared_home, "daemon") == []
-    assert told[0]["kind"] == "print"
-    assert told[0]["text"] == "hello"
+    assert told[:2] == past
     assert {"fault", "state"} <= {event["kind"] for event in told}
     with pytest.raises(UsageError, match="does not run"):
         client.status()

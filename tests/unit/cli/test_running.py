@@ -116,7 +116,8 @@ class Client:
     def down(self) -> None:
         Client.asked.append(("down",))
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self, *, follow: bool) -> Iterator[dict[str, Any]]:
+        Client.asked.append(("events", follow))
         for number in range(3):
             text = f"line {number}\x1b[2J"
             yield {"time": "noon", "kind": "print", "module": "fan", "text": text}
@@ -154,8 +155,10 @@ def test_emit(client: None, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_events(client: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.run(["events"]) == 0
-    assert capsys.readouterr().out == "noon  fan | line 0\\x1b[2J\n"
+    assert Client.asked[-1] == ("events", False)
+    assert capsys.readouterr().out.startswith("noon  fan | line 0\\x1b[2J\n")
     assert entry.run(["events", "--follow", "--json"]) == 0
+    assert Client.asked[-1] == ("events", True)
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["text"][:6] for line in lines] == ["line 0", "line 1", "line 2"]
 
