@@ -129,7 +129,7 @@ def events(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Show what happened: what modules print, faults, restarts, refusals, events to the operator."""
+    """Show what happened: prints, faults, restarts, refusals, events to the operator."""
     from broch.cli import running
 
     return running.events(name, follow=follow, as_json=json)
