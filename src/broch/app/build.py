@@ -116,6 +116,9 @@ def _build(
     deployer: bytes,
     signing_key: RSAPrivateKey | None,
 ) -> Built:
+    if spec.source.suffix == ".c":
+        problem = f"TEE {tee.name} runs no modules in C inside an application"
+        raise UsageError(problem, place=descriptor.place("modules", spec.name, "source"))
     sources = read_sources(spec, descriptor.folder)
     try:
         interface = declarer.declare(sources.files, sources.main)

@@ -108,7 +108,7 @@ class ModuleSpec:
 
     name: str
     node: str
-    source: Path  # absolute: a .py file, or a folder with __init__.py
+    source: Path  # absolute: a .py or .c file, or a folder with __init__.py
     files: tuple[str, ...] = ()  # more files to measure, relative to the descriptor's folder
     version: int = 0
     restart: Restart = Restart.ON_FAILURE
@@ -340,8 +340,8 @@ def _source(table: Table, folder: Path) -> Path:
         pass  # noted already
     elif not os.path.isdir(path):
         _check_file(table, ("source",), text, path)
-        if path.suffix != ".py":
-            expected = "a .py file or a folder with __init__.py"
+        if path.suffix not in (".py", ".c"):
+            expected = "a .py file, a .c file or a folder with __init__.py"
             table.wrong("source", f"source is {describe(text)}, expected {expected}")
     elif not os.path.isfile(path / "__init__.py"):
         problem = f"the folder {describe(text)} has no __init__.py"

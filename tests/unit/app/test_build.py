@@ -141,3 +141,16 @@ def test_a_store_belongs_to_what_can_open_it(descriptor: Descriptor) -> None:
     built = build(descriptor, declarer=FakeDeclarer(), deployer=bytes(32), signing_key=no_key)
     one = built["one"]
     assert one.store_name == f"one.{one.measurement.value.hex()[:16]}.store"
+
+
+def test_a_module_in_c_on_a_tee_that_runs_none(folder: Path) -> None:
+    (folder / "modules/one.c").write_text("")
+    (folder / "app.toml").write_text(APP.replace("one.py", "one.c"))
+    with pytest.raises(UsageError, match="keystone runs no modules in C") as caught:
+        build(
+            load(folder / "app.toml", tees=("keystone",)),
+            declarer=FakeDeclarer(),
+            deployer=bytes(32),
+            signing_key=no_key,
+        )
+    assert caught.value.place == "app.toml:9"

@@ -1,0 +1,45 @@
+"""``broch import``: applications that were written for other frameworks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Import applications of other frameworks.", rich_markup_mode=None)
+
+
+@app.command("reactive")
+def reactive(
+    path: Annotated[
+        Path, typer.Argument(metavar="DESCRIPTOR.json", help="An Authentic Execution descriptor.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="The folder to make; else the application's name, here.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="The application's name; else the descriptor's, or its folder's.",
+            show_default=False,
+        ),
+    ] = None,
+    native: Annotated[
+        str, typer.Option("--native", metavar="TEE", help="The TEE for nodes that had none.")
+    ] = "sgx",
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for programs.")
+    ] = False,
+) -> int:
+    """Write an app.toml with the same nodes, modules and connections, and sources to fill in."""
+    from broch.cli.import_reactive import import_reactive
+
+    return import_reactive(path, out=out, name=name, native=native, as_json=json)
