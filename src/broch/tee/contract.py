@@ -217,10 +217,10 @@ class NativeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Native:
-    """Native code that was built: what the linker made, and the same in its TEE's own format."""
+    """Native code that was built."""
 
-    elf: bytes = field(repr=False)
     packed: Packed
+    files: Mapping[str, bytes] = field(repr=False)  # what to write: by suffix, ".elf", ".sgxs"
 
 
 @runtime_checkable
