@@ -95,7 +95,8 @@ class Admission:
                 "the evidence is not an answer to this challenge: it is old, or another module's",
                 place=self._module,
             )
-        verdict = appraise(claims, self._policy, self._expected, place=self._module)
+        policy = self._policy.for_image(self._expected)
+        verdict = appraise(claims, policy, at=at, nonce=expected, place=self._module)
         self._keys, self.verdict = keys, verdict
         return verdict
 

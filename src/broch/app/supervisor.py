@@ -222,7 +222,8 @@ class Supervisor:
                 expected=run.built.measurement,
                 endorsements=run.node.endorsements(),
                 policy=Policy(
-                    emulated=self.descriptor.policy.emulated, debug=self.descriptor.policy.debug
+                    emulated=self.descriptor.policy.emulated,
+                    allow_debug=self.descriptor.policy.debug,
                 ),
                 deployer=self._home.deployer_key(),
             )

@@ -1,11 +1,12 @@
-"""Appraisal: from verified claims to a verdict, by a policy.
+"""Appraisal: from evidence to a result, by a policy.
 
 >>> from broch.attest import Policy
->>> Policy()
-Policy(emulated=False, debug=False)
+>>> list(Policy(emulated=True).relaxations())
+['emulated']
 """
 
-from broch.attest.appraise import AppraisalError, Check, Verdict, appraise
+from broch.attest.appraise import Verdict, appraise
+from broch.attest.checks import AppraisalError, Check, Outcome
 from broch.attest.policy import Policy
 
-__all__ = ["AppraisalError", "Check", "Policy", "Verdict", "appraise"]
+__all__ = ["AppraisalError", "Check", "Outcome", "Policy", "Verdict", "appraise"]

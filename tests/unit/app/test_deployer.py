@@ -29,7 +29,7 @@ from broch.tee.contract import DeviceSettings, Endorsements, Loaded, Measurement
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 TEE = registry.find("keystone")
 DEPLOYER = Ed25519PrivateKey.generate()
-LAX = Policy(emulated=True, debug=True)
+LAX = Policy(emulated=True, allow_debug=True)
 
 
 class Memory:
@@ -176,7 +176,7 @@ def test_other_code_is_refused(module: FakeModule) -> None:
 
 
 def test_an_emulated_device_needs_a_policy_that_says_so(module: FakeModule) -> None:
-    deployer = admission(module, policy=Policy(debug=True))
+    deployer = admission(module, policy=Policy(allow_debug=True))
     with pytest.raises(PolicyError, match="emulated Keystone device"):
         deployer.appraise(module.evidence(deployer.challenge()), at=NOW)
 

@@ -1,0 +1,114 @@
+"""What is acceptable of SEV-SNP guests, and of Nitro enclaves.
+
+AMD rates no TCB: there is no status, so a policy names the versions that it wants. Sources: SEV-SNP
+firmware ABI 1.58, tables 9 (guest policy) and 24 (platform_info); AWS, attestation_process.md.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from broch.attest.checks import Check, failed, one_of, passed, skipped
+from broch.attest.policy import Policy
+from broch.attest.reference import NitroReference, Reference, SnpReference
+from broch.tee.contract import Claims
+from broch.tee.nitro.verify import NitroClaims
+from broch.tee.snp import report as bits
+from broch.tee.snp.report import SigningKey
+from broch.tee.snp.verify import SnpClaims
+
+PLATFORM_BITS: Final = {
+    name: getattr(bits, f"PLATFORM_{name}")
+    for name in ("TSME", "ECC", "RAPL_DIS", "CIPHERTEXT_HIDING", "ALIAS_CHECK_COMPLETE", "TIO")
+}
+_BOOT: Final = "boot the image that was measured"
+
+
+def rules(claims: Claims, policy: Policy, reference: Reference, at: datetime) -> Iterator[Check]:
+    """Checks of an SNP guest or a Nitro enclave."""
+    if isinstance(claims, SnpClaims):
+        yield from _snp(claims, reference if isinstance(reference, SnpReference) else _NO_SNP)
+    elif isinstance(claims, NitroClaims):
+        yield from _nitro(
+            claims, reference if isinstance(reference, NitroReference) else NitroReference()
+        )
+    else:
+        why = f"claims of {claims.tee} without its report"
+        yield failed("report", why, "verify the report itself")
+
+
+_NO_SNP: Final = SnpReference()
+
+
+def _snp(claims: SnpClaims, reference: SnpReference) -> Iterator[Check]:
+    report = claims.report
+    yield _product(claims, reference)
+    yield _tcb(claims, reference)
+    wanted = ", ".join(map(str, sorted(reference.vmpls)))
+    why = f"VMPL {report.vmpl}, expected {wanted}"
+    good = report.vmpl in reference.vmpls
+    hint = "request the report at the privilege level of the code that you trust"
+    yield passed("vmpl", why) if good else failed("vmpl", why, hint)
+    yield _migration(claims, reference)
+    if reference.forbid_smt:
+        off = not report.policy & bits.POLICY_SMT
+        why = f"the guest policy {'forbids' if off else 'allows'} SMT"
+        yield passed("smt", why) if off else failed("smt", why, "start the guest without SMT")
+    yield from _platform(claims, reference)
+    if reference.host_data:
+        yield one_of("host_data", "HOST_DATA", report.host_data, reference.host_data, hint=_BOOT)
+
+
+def _product(claims: SnpClaims, reference: SnpReference) -> Check:
+    found, wanted = claims.product, ", ".join(sorted(reference.products)) or "none named"
+    if found in reference.products:
+        return passed("product_line", f"{found}, expected {wanted}")
+    hint = "run it on a processor of an accepted product line"
+    return failed("product_line", f"product line {found}, expected {wanted}", hint)
+
+
+def _tcb(claims: SnpClaims, reference: SnpReference) -> Check:
+    wanted = reference.min_tcb.get(claims.product)
+    if wanted is not None:
+        why = f"reported TCB {claims.reported_tcb}, expected at least {wanted}"
+        if claims.reported_tcb.reaches(wanted):
+            return passed("min_tcb", why)
+        return failed("min_tcb", why, "update the firmware, and let the host commit it")
+    if reference.allow_any_tcb:
+        return skipped("min_tcb", f"{claims.reported_tcb}; the policy accepts any")
+    why = f"the policy has no minimum TCB for {claims.product}"
+    return failed("min_tcb", why, f"add [snp.min_tcb.{claims.product}]")
+
+
+def _migration(claims: SnpClaims, reference: SnpReference) -> Check:
+    if not claims.report.policy & bits.POLICY_MIGRATE_MA:
+        return passed("migration", "the guest has no migration agent")
+    if reference.allow_migration_agent:
+        return passed("migration", "a migration agent is allowed; the policy accepts it")
+    why = "the guest policy allows a migration agent, which can read the guest"
+    return failed("migration", why, "start the guest with MIGRATE_MA off")
+
+
+def _platform(claims: SnpClaims, reference: SnpReference) -> Iterator[Check]:
+    info = claims.report.platform_info
+    for name in sorted(reference.require_platform):
+        on = bool(info & PLATFORM_BITS[name])
+        why = f"{name} is {'on' if on else 'off'}"
+        rule = f"platform_{name.lower()}"
+        yield passed(rule, why) if on else failed(rule, why, "ask the operator to turn it on")
+    if not reference.chip_ids:
+        yield skipped("platform", "the policy accepts any chip: it names no chip ids")
+    elif claims.report.signing_key is not SigningKey.VCEK or claims.report.mask_chip_key:
+        why = "the report does not say which chip it is of, and the policy names chips"
+        yield failed("platform", why, "use a report under the chip's own key (VCEK)")
+    else:
+        hint = "run it on a chip of yours, or add this one after looking at it"
+        yield one_of("platform", "chip", claims.report.chip_id, reference.chip_ids, hint=hint)
+
+
+def _nitro(claims: NitroClaims, reference: NitroReference) -> Iterator[Check]:
+    for index, accepted in reference.pcrs.items():
+        found = claims.document.pcrs.get(index, b"")
+        yield one_of(f"pcr{index}", f"PCR{index}", found, accepted, hint=_BOOT)
+    if not reference.pcrs:
+        yield skipped("pcrs", "the policy names no PCRs besides the measurement (PCR0)")
