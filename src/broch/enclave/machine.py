@@ -259,5 +259,12 @@ def run(spec: MachineSpec, runtime: bytes, agent: socket.socket) -> None:
         refusal = Refusal("", exc.code, str(exc), exc.hint)
         packets.send(agent, msgspec.msgpack.encode(refusal))
         return
+    except Exception as exc:
+        # A defect, or a file of this installation that is broken: its text may show the secret.
+        hint = "BROCH_DEBUG=1 shows where"
+        what = f"the device fails: {type(exc).__name__}"
+        refusal = Refusal("", InternalError.code, what, hint)
+        packets.send(agent, msgspec.msgpack.encode(refusal))
+        raise
     packets.send(agent, msgspec.msgpack.encode(Ready(os.getpid())))
     machine.run()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -235,6 +236,19 @@ def test_a_secret_of_another_user_is_refused(
     with pytest.raises(MachineRefused) as caught:
         make_node(folder=tmp_path / "d")
     assert "belongs to user 65534" in caught.value.message
+
+
+def test_a_device_that_fails_is_told_and_not_only_gone(
+    make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    make_node(folder=tmp_path / "d").close()
+    shutil.rmtree(tmp_path / "d" / "nv")
+    (tmp_path / "d" / "nv").write_bytes(b"")
+    with pytest.raises(MachineRefused) as caught:
+        make_node(folder=tmp_path / "d")
+    assert caught.value.code == "internal"
+    assert caught.value.message == "the device fails: NotADirectoryError"
+    assert "BROCH_DEBUG" in caught.value.hint
 
 
 def test_an_unknown_tee(make_node: Callable[..., Node], tmp_path: Path) -> None:
