@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -242,12 +241,13 @@ def test_a_device_that_fails_is_told_and_not_only_gone(
     make_node: Callable[..., Node], tmp_path: Path
 ) -> None:
     make_node(folder=tmp_path / "d").close()
-    shutil.rmtree(tmp_path / "d" / "nv")
-    (tmp_path / "d" / "nv").write_bytes(b"")
+    for file in (tmp_path / "d" / "nv").iterdir():
+        file.unlink()
+        file.mkdir()
     with pytest.raises(MachineRefused) as caught:
         make_node(folder=tmp_path / "d")
     assert caught.value.code == "internal"
-    assert caught.value.message == "the device fails: NotADirectoryError"
+    assert caught.value.message == "the device fails: IsADirectoryError"
     assert "BROCH_DEBUG" in caught.value.hint
 
 
