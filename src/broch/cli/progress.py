@@ -3,10 +3,11 @@
 Off a terminal nothing is said of what takes less than a second.
 """
 
+import io
 import sys
 import time
-from collections.abc import Callable
-from typing import Final, TextIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Self, TextIO
 
 from broch.app.reports import Stage
 from broch.cli import output
@@ -70,6 +71,55 @@ class Progress:
         self._said = stage.name
         self._stream.write(describe(stage) + "\n")
         self._stream.flush()
+
+
+class Counted:
+    """A binary file that shows how much of it was read; ``total`` in bytes."""
+
+    def __init__(self, file: io.BufferedReader, what: str, total: int) -> None:
+        self._file = file
+        self._meter = Meter(what, total)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._meter.close()
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read, and count."""
+        size = self._file.readinto(buffer)
+        self._meter.add(size)
+        return size
+
+
+class Meter:
+    """Says how many bytes of ``total`` are done; a total of 0 is not known."""
+
+    def __init__(self, what: str, total: int = 0, progress: Progress | None = None) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._progress = progress or Progress()
+
+    def add(self, size: int) -> None:
+        """So many bytes more are done."""
+        self._done += size
+        of = f" of {self._total / 1e6:,.0f}" if self._total else ""
+        self._progress(Stage(name=self._what, text=f"{self._done / 1e6:,.0f}{of} MB"))
+
+    def close(self) -> None:
+        """Leave a clean line."""
+        self._progress.close()
+
+
+def counted(pieces: Iterable[bytes], what: str) -> Iterator[bytes]:
+    """Pass ``pieces`` on, and show how far it is."""
+    meter = Meter(what)
+    try:
+        for piece in pieces:
+            yield piece
+            meter.add(len(piece))
+    finally:
+        meter.close()
 
 
 def describe(stage: Stage) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broch.cli import binary, output
+from broch.cli.progress import Counted, counted
 from broch.errors import DecodeError, MalformedError, UsageError
 from broch.tee.sgx import append as append_
 from broch.tee.sgx import compose, measuring, sdk_image, sgxs
@@ -112,7 +113,7 @@ def _deliver(pieces: Iterable[bytes], out: Path, *, as_json: bool, in_place: boo
             digest.update(piece)
             yield piece
 
-    size = binary.write(out, observed())
+    size = binary.write(out, counted(observed(), "write"))
     create = sgxs.read_create(seen["first"])
     with at(out):
         mrenclave = _measure_file(out).hex() if create.sized else None
@@ -136,8 +137,9 @@ def _deliver(pieces: Iterable[bytes], out: Path, *, as_json: bool, in_place: boo
 
 def _measure_file(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return measuring.measure_file(file)
+        size = path.stat().st_size
+        with path.open("rb") as file, Counted(file, "measure", size) as counting:
+            return measuring.measure_file(counting)
     except OSError as exc:
         raise binary.unreadable(path, exc) from None
 

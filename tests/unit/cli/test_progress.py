@@ -5,7 +5,7 @@ import io
 import pytest
 
 from broch.app.reports import Stage
-from broch.cli.progress import Progress, describe
+from broch.cli.progress import Meter, Progress, describe
 
 
 class Clock:
@@ -71,3 +71,14 @@ def test_a_terminal_gets_one_line_that_is_cleared(monkeypatch: pytest.MonkeyPatc
 
 def test_text_of_a_stage_is_cleaned() -> None:
     assert describe(stage("load", 0, 0, "\x1b[2J")) == "load            \\x1b[2J"
+
+
+def test_bytes_are_counted_once_it_takes_long() -> None:
+    stream, clock = io.StringIO(), Clock()
+    meter = Meter("measure", 900_000_000, Progress(stream, clock))
+    meter.add(100_000_000)
+    clock.now = 1.5
+    meter.add(200_000_000)
+    meter.add(300_000_000)
+    meter.close()
+    assert stream.getvalue() == "measure         300 of 900 MB\n"
