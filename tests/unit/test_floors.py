@@ -44,6 +44,11 @@ SHARED_TEE: Final = (
     "registry",
     "counter",
     "verifier",
+    "kernel",
+    "guest",
+    "tsm",
+    "cache",
+    "roots",
     "dcap",
 )  # of tee/
 DYNAMIC: Final = ("import_module", "__import__")

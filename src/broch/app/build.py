@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from broch.app.descriptor import Descriptor, ModuleSpec
+from broch.app.descriptor import Descriptor, DeviceKind, ModuleSpec, Node
 from broch.errors import BrochError, DecodeError, MalformedError, UsageError
 from broch.image import Image, Interface
 from broch.sdk import DeclarationError
@@ -53,9 +53,9 @@ class Built:
     sources: Sources = field(repr=False)
 
     @property
-    def seals_to(self) -> SealBinding:
-        """What a store of this module is bound to."""
-        return self.tee.seal_bindings[0]
+    def seals_to(self) -> SealBinding | None:
+        """What a store of this module is bound to; None where the hardware cannot seal."""
+        return next(iter(self.tee.seal_bindings), None)
 
     @property
     def store_name(self) -> str:
@@ -91,11 +91,13 @@ def build(
         UsageError: a file that cannot be read, a version that the TEE has no room for.
         MalformedError: an image that breaks a rule of images.
     """
-    keys = {tee: signing_key(registry.find(tee)) for tee in _tees(descriptor)}
+    used = sorted({spec.node for spec in descriptor.modules.values()})
+    tees = {name: tee_of(descriptor.nodes[name]) for name in used}
+    keys = {name: signing_key(tee) for name, tee in tees.items()}
 
     def build_one(spec: ModuleSpec) -> Built:
-        tee = registry.find(descriptor.nodes[spec.node].tee)
-        built = _build(descriptor, spec, tee, declarer, deployer, keys[tee.name])
+        node = spec.node
+        built = _build(descriptor, spec, tees[node], declarer, deployer, keys[node])
         on_built(spec.name)
         return built
 
@@ -104,8 +106,14 @@ def build(
         return {name: future.result() for name, future in futures.items()}
 
 
-def _tees(descriptor: Descriptor) -> list[str]:
-    return sorted({descriptor.nodes[spec.node].tee for spec in descriptor.modules.values()})
+def tee_of(node: Node) -> Tee:
+    """The TEE of a node's device: the emulated kind, or the real hardware.
+
+    Raises:
+        UsageError: none is installed under that name.
+    """
+    native = node.device is DeviceKind.NATIVE
+    return registry.find_native(node.tee) if native else registry.find(node.tee)
 
 
 def _build(

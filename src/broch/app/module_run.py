@@ -296,7 +296,7 @@ class ModuleRun:
             "measurement": measurement.value.hex(),
             "signer": measurement.signer.hex() if measurement.signer is not None else None,
             "verdict": str(verdict) if verdict is not None else None,
-            "seals_to": self.built.seals_to.value,
+            "seals_to": self.built.seals_to.value if self.built.seals_to else None,
             "state": self.state,
             "restarts": self.restarts,
             "pid": self.pid,

@@ -163,7 +163,7 @@ def _modules(modules: Sequence[Mapping[str, Any]]) -> str:
             escape(str(module["tee"])),
             _hardware(module["emulated"]),
             f"<code>{escape(str(module['measurement'] or '-'))}</code>",
-            escape(str(module["seals_to"])),
+            escape(str(module["seals_to"] or "nothing")),
             _verdict(module),
             escape(str(module["state"])) + _restarts(module),
         ]

@@ -26,7 +26,7 @@ def modules(status: Mapping[str, Any], *, with_state: bool = False) -> Table:
             str(module["tee"]),
             _hardware(module["emulated"]),
             short(module["measurement"]),
-            str(module["seals_to"]),
+            str(module["seals_to"] or "nothing"),
             str(module["verdict"] or "none yet"),
         ]
         if with_state:

@@ -27,6 +27,7 @@ class DeviceInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     report_data_size: int
     measurement: bytes
     signer: bytes | None
+    seals: bool = True  # whether it has sealing keys
 
 
 class DeviceChannel:
@@ -57,7 +58,11 @@ class DeviceChannel:
         return bytes(self._ask("evidence", report_data))
 
     def seal_key(self, label: bytes) -> bytes:
-        """32 bytes by the TEE's first seal binding; ``label`` has at most 64 bytes."""
+        """32 bytes by the TEE's first seal binding; ``label`` has at most 64 bytes.
+
+        Raises:
+            UntrustedError: the device has no sealing keys.
+        """
         return bytes(self._ask("seal_key", label))
 
     def counter(self, name: str) -> int:
@@ -77,7 +82,11 @@ class DeviceService:
     """The device's end: answers one enclave, in that enclave's name."""
 
     def __init__(
-        self, device: Device, identity: Identity, report_data_size: int, binding: SealBinding
+        self,
+        device: Device,
+        identity: Identity,
+        report_data_size: int,
+        binding: SealBinding | None,
     ) -> None:
         self._device = device
         self._identity = identity
@@ -88,6 +97,7 @@ class DeviceService:
             report_data_size=report_data_size,
             measurement=identity.measurement.value,
             signer=identity.measurement.signer,
+            seals=binding is not None,
         )
 
     def answer(self, packet: bytes) -> bytes:
@@ -109,7 +119,9 @@ class DeviceService:
                 raise UntrustedError("report data too long")
             return self._device.evidence(self._identity, argument)
         if operation == "seal_key" and isinstance(argument, bytes) and len(argument) <= _MAX_LABEL:
-            request = SealKeyRequest(label=argument, binding=self._binding)
+            # Without a binding the device refuses, and says why it has none.
+            binding = self._binding or SealBinding.CODE
+            request = SealKeyRequest(label=argument, binding=binding)
             return self._device.seal_key(self._identity, request)
         if operation in ("counter", "increment") and _is_counter_name(argument):
             counter = self._device.counter(self._identity, str(argument))

@@ -31,6 +31,8 @@ from broch.enclave.zygote import Fork, Forked, Report, Zygote
 from broch.errors import BrochError, InternalError, PolicyError, UsageError
 from broch.tee import registry
 from broch.tee.contract import Device, DeviceSettings, Loaded, Packed, Tee
+from broch.tee.guest import NativeSettings
+from broch.tee.kernel import Linux
 
 MAX_PACKED: Final = 64 * 1024 * 1024  # bytes of an image in its TEE's format
 MAX_ENCLAVES: Final = 256  # on one machine at a time
@@ -43,6 +45,7 @@ class MachineSpec(msgspec.Struct, frozen=True):
     tee: str
     name: str
     folder: str  # of the device
+    native: str = ""  # root of the hardware under us ("/"); empty: an emulated device
 
 
 class Machine:
@@ -139,7 +142,7 @@ class Machine:
                 self._device,
                 loaded.identity,
                 self._tee.report_data_size,
-                self._tee.seal_bindings[0],
+                next(iter(self._tee.seal_bindings), None),
             )
             self._services[ours.fileno()] = (ours, service)
             self._enclaves[question.name] = ours
@@ -224,17 +227,25 @@ _report: Final = msgspec.msgpack.Decoder(Report)
 
 def _open_device(spec: MachineSpec) -> tuple[Tee, Device]:
     folder = Path(spec.folder)
-    tee = registry.find(spec.tee)
-    device = tee.device(
-        DeviceSettings(
-            name=spec.name,
-            secret=device_folder.read_secret(folder),
-            nv=device_folder.FileNonVolatile(folder),
-            now=datetime.now(UTC) - _BEGIN,
-        )
-    )
+    tee, device = _open_native(spec) if spec.native else _open_emulated(spec, folder)
     device_folder.save_endorsements(folder, device.endorsements())
     return tee, device
+
+
+def _open_emulated(spec: MachineSpec, folder: Path) -> tuple[Tee, Device]:
+    tee = registry.find(spec.tee)
+    settings = DeviceSettings(
+        name=spec.name,
+        secret=device_folder.read_secret(folder),
+        nv=device_folder.FileNonVolatile(folder),
+        now=datetime.now(UTC) - _BEGIN,
+    )
+    return tee, tee.device(settings)
+
+
+def _open_native(spec: MachineSpec) -> tuple[Tee, Device]:
+    tee = registry.find_native(spec.tee)
+    return tee, tee.native(NativeSettings(name=spec.name, kernel=Linux(Path(spec.native))))
 
 
 def run(spec: MachineSpec, runtime: bytes, agent: socket.socket) -> None:

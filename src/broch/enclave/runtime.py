@@ -83,7 +83,7 @@ class Runtime:
         self._codecs = [Codec(declared) for declared in self._declared]
         self._connections = Connections(self._declared)
         self._exchange = X25519PrivateKey.generate()
-        self._signing = Ed25519PrivateKey.from_private_bytes(device.seal_key(_SIGN_LABEL))
+        self._signing = _signing_key(device, seals=self._info.seals)
         self._keys = join.ModuleKeys(
             self._exchange.public_key().public_bytes_raw(),
             self._signing.public_key().public_bytes_raw(),
@@ -388,6 +388,13 @@ class Runtime:
             signer=self._info.signer,
             signing_key=self._keys.signing,
         )
+
+
+def _signing_key(device: DeviceChannel, *, seals: bool) -> Ed25519PrivateKey:
+    """The module's own key: the same after a restart, where the device has sealing keys."""
+    if not seals:
+        return Ed25519PrivateKey.generate()
+    return Ed25519PrivateKey.from_private_bytes(device.seal_key(_SIGN_LABEL))
 
 
 def _notice(text: str) -> bytes:

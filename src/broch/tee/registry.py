@@ -1,19 +1,24 @@
-"""What is installed: TEEs in the entry points ``broch.tees``, verifiers in ``broch.verifiers``.
+"""What is installed: entry points ``broch.tees``, ``broch.verifiers`` and ``broch.native``.
 
 A package of someone else's adds one by declaring an entry point there; nothing in Broch changes.
 Every TEE is a verifier too; the second group is for hardware that is verified here and not run.
+The third is for hardware that can be under us, and is found by the name of the TEE that it is.
 """
 
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from broch.errors import InternalError, UsageError
 from broch.tee.contract import Tee
 from broch.tee.verifier import Verifier
 
+if TYPE_CHECKING:
+    from broch.tee.guest import GuestTee
+
 GROUP: Final = "broch.tees"
 VERIFIERS: Final = "broch.verifiers"
+NATIVE: Final = "broch.native"
 
 
 @cache
@@ -31,6 +36,23 @@ def find(name: str) -> Tee:
         InternalError: its package does not load, or answers to another name.
     """
     return cast(Tee, _load(GROUP, "TEE", name, names()))
+
+
+@cache
+def native_names() -> tuple[str, ...]:
+    """Names of all TEEs whose real hardware can be used, sorted."""
+    return tuple(sorted({point.name for point in entry_points(group=NATIVE)}))
+
+
+@cache
+def find_native(name: str) -> "GuestTee":
+    """The real hardware of the TEE called ``name``.
+
+    Raises:
+        UsageError: none is installed under that name.
+        InternalError: its package does not load, or answers to another name.
+    """
+    return cast("GuestTee", _load(NATIVE, "native TEE", name, native_names()))
 
 
 @cache
