@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from broch.errors import BrochError, DecodeError, UntrustedError
+from broch.tee.cache import VerificationCache
 from broch.tee.contract import Endorsements
 from broch.tee.dcap import certs, ecdsa, platform
 from broch.tee.dcap.collateral import items_from_json
@@ -170,11 +171,10 @@ def test_quotes_round_trip_and_carry_two_good_signatures(folder: Path, name: str
     data = quote(folder, f"tdx/{name}")
     parsed, _ = parse(data)
     assert parsed.to_bytes() == data
-    platform.check_signature(parsed)
+    platform.check_signature(parsed, VerificationCache())
     leaf = certs.read_chain(parsed.certification.cert_data, name)[0]
-    ecdsa.verify(
-        leaf.key, parsed.certification.qe_report_signature, parsed.certification.qe_report, name
-    )
+    own = parsed.certification
+    ecdsa.verify(certs.verifying_key(leaf), own.qe_report_signature, own.qe_report, name)
 
 
 def test_the_platform_with_a_module_out_of_date(folder: Path) -> None:

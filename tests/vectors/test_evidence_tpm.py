@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from broch.errors import UndecidedError, UntrustedError
+from broch.tee.cache import VerificationCache
 from broch.tee.contract import Endorsements
 from broch.tee.dcap import certs, ecdsa, platform
 from broch.tee.dcap.collateral import items_from_json
@@ -218,8 +219,10 @@ def tdx_report_data(folder: Path, quote: bytes) -> bytes:
     parsed, report = parse(quote)
     leaf = certs.read_chain(parsed.certification.cert_data, "chain")[0]
     certification = parsed.certification
-    ecdsa.verify(leaf.key, certification.qe_report_signature, certification.qe_report, "QE")
-    platform.check_signature(parsed)
+    ecdsa.verify(
+        certs.verifying_key(leaf), certification.qe_report_signature, certification.qe_report, "QE"
+    )
+    platform.check_signature(parsed, VerificationCache())
     if quote == (folder / "azure-cvm/az_tdx/td-quote.bin").read_bytes():
         collateral = (folder / "composite/tdx_2025-10_00806F050000.json").read_bytes()
         made = Endorsements(

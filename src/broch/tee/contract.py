@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from broch.image import Image
+from broch.tee.cache import VerificationCache
 
 
 class SealBinding(StrEnum):
@@ -86,6 +87,7 @@ class Endorsements:
 
     anchors: tuple[bytes, ...]  # DER certificates that the caller trusts as roots
     items: Mapping[str, bytes] = field(default_factory=dict)
+    cache: VerificationCache = field(default_factory=VerificationCache, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -141,7 +141,12 @@ def to_der(data: bytes, what: str) -> bytes:
     try:
         if match is None:
             raise ValueError("not one block")
-        return base64.b64decode(b"".join(match.group(2).split()), validate=True)
+        text = b"".join(match.group(2).split())
+        der = base64.b64decode(text, validate=True)
+        # Of the last character, bits may be left over; the decoder takes them whatever they are.
+        if base64.b64encode(der) != text:
+            raise ValueError("not canonical base64")
+        return der
     except ValueError as exc:
         raise DecodeError(0, f"not PEM: {exc}", what=what) from None
 

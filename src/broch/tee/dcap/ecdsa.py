@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
     SECP256R1,
@@ -10,14 +9,12 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePublicKey,
     derive_private_key,
 )
-from cryptography.hazmat.primitives.asymmetric.utils import (
-    decode_dss_signature,
-    encode_dss_signature,
-)
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from broch.crypto.ecdsa import VerifyingKey
 from broch.errors import UntrustedError
 
 _CURVE: Final = SECP256R1()
@@ -31,16 +28,17 @@ def derive_key(seed: bytes, label: str) -> EllipticCurvePrivateKey:
     return derive_private_key(int.from_bytes(wide, "big") % (_ORDER - 1) + 1, _CURVE)
 
 
-def public_key(raw: bytes, what: str) -> EllipticCurvePublicKey:
+def public_key(raw: bytes, what: str) -> VerifyingKey:
     """The key of a point (64 bytes).
 
     Raises:
         UntrustedError: not a point of the curve.
     """
     try:
-        return EllipticCurvePublicKey.from_encoded_point(_CURVE, b"\x04" + raw)
+        key = EllipticCurvePublicKey.from_encoded_point(_CURVE, b"\x04" + raw)
     except ValueError:
         raise UntrustedError(f"{what} is not a point of P-256") from None
+    return VerifyingKey(key)
 
 
 def raw_public_key(key: EllipticCurvePublicKey) -> bytes:
@@ -54,16 +52,13 @@ def sign(key: EllipticCurvePrivateKey, data: bytes) -> bytes:
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
-def verify(key: EllipticCurvePublicKey, signature: bytes, data: bytes, what: str) -> None:
+def verify(key: VerifyingKey, signature: bytes, data: bytes, what: str) -> None:
     """Check a signature (64 bytes).
 
     Raises:
         UntrustedError: it does not hold.
     """
+    if len(signature) != 64:
+        raise UntrustedError(f"{what}: a signature of {len(signature)} bytes, expected 64")
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    try:
-        if len(signature) != 64:
-            raise InvalidSignature
-        key.verify(encode_dss_signature(r, s), data, _ALGORITHM)
-    except InvalidSignature:
-        raise UntrustedError(f"{what}: the signature does not hold") from None
+    key.verify(r, s, data, what)

@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Final
 
 from broch.errors import DecodeError, UntrustedError
+from broch.tee.cache import VerificationCache
 from broch.tee.dcap import ecdsa
 from broch.tee.dcap.quote import (
     CERT_PCK_CHAIN,
@@ -82,13 +83,30 @@ def pck_chain(certification: Certification) -> bytes:
     return certification.cert_data
 
 
-def check_qe(quote: Quote, trusted: Trusted, *, identity: str) -> ReportBody:
+def check_qe(
+    quote: Quote, trusted: Trusted, *, identity: str, cache: VerificationCache
+) -> ReportBody:
     """(5), (6) The quoting enclave is the one of ``identity`` ("QE" or "TD_QE") on this platform.
 
     Raises:
         DecodeError: the QE report is not one.
         UntrustedError: its signature, its binding of the attestation key, or its identity fails.
     """
+    # A QE keeps its attestation key, and the report about it, until its platform changes.
+    own = quote.certification
+    key = (trusted.pck_key, quote.attestation_key, own.qe_report, own.qe_report_signature)
+    report = cache.get(
+        ("dcap QE report", *key, own.qe_auth_data), lambda: _read_qe_report(quote, trusted)
+    )
+    if trusted.qe_identity.id != identity:
+        raise UntrustedError(f"qe_identity is of {trusted.qe_identity.id!r}, not of {identity!r}")
+    _check_identity(report, trusted.qe_identity)
+    if report.debug:
+        raise UntrustedError("the quoting enclave runs in debug mode")
+    return report
+
+
+def _read_qe_report(quote: Quote, trusted: Trusted) -> ReportBody:
     certification = quote.certification
     # The signature of the PCK key, before anything in the report is believed.
     ecdsa.verify(
@@ -98,11 +116,6 @@ def check_qe(quote: Quote, trusted: Trusted, *, identity: str) -> ReportBody:
     binding = hashlib.sha256(quote.attestation_key + certification.qe_auth_data).digest()
     if not hmac.compare_digest(report.reportdata, binding + bytes(32)):
         raise UntrustedError("the QE report does not bind the attestation key of this quote")
-    if trusted.qe_identity.id != identity:
-        raise UntrustedError(f"qe_identity is of {trusted.qe_identity.id!r}, not of {identity!r}")
-    _check_identity(report, trusted.qe_identity)
-    if report.debug:
-        raise UntrustedError("the quoting enclave runs in debug mode")
     return report
 
 
@@ -121,13 +134,16 @@ def _check_identity(report: ReportBody, identity: QeIdentity) -> None:
             raise UntrustedError(f"{what} of the quoting enclave is not that of qe_identity")
 
 
-def check_signature(quote: Quote) -> None:
+def check_signature(quote: Quote, cache: VerificationCache) -> None:
     """(7) The attestation key signed header and body.
 
     Raises:
         UntrustedError: it did not, or is no key.
     """
-    key = ecdsa.public_key(quote.attestation_key, "the attestation key")
+    raw = quote.attestation_key
+    key = cache.get(
+        ("dcap attestation key", raw), lambda: ecdsa.public_key(raw, "the attestation key")
+    )
     ecdsa.verify(key, quote.signature, quote.signed_bytes(), "quote")
 
 

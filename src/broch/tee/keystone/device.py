@@ -158,13 +158,14 @@ class KeystoneDevice:
     @cached_property
     def _issued(self) -> tuple[bytes, bytes]:
         """Root certificate and statement: made once, kept, so that a pinned root stays good."""
+        from broch.tee import roots
         from broch.tee.keystone import endorsement
 
         nv = self._settings.nv
         root, statement = nv.get("endorsement.root"), nv.get("endorsement.device")
         if root is None or statement is None:
-            key = endorsement.derive_root_key(self._settings.secret)
-            root = endorsement.make_root(key, self._settings.now)
+            key = roots.derive_key(self._settings.secret, self.tee)
+            root = roots.make(endorsement.ROOT_NAME, key, self._settings.now)
             start = int(self._settings.now.astimezone(UTC).timestamp())
             statement = endorsement.endorse(
                 key,
@@ -172,7 +173,7 @@ class KeystoneDevice:
                     device=self.name,
                     key=self._device_key.public,
                     start=start,
-                    end=start + endorsement.YEARS * 365 * 86400,
+                    end=start + roots.YEARS * 365 * 86400,
                 ),
             )
             nv.put("endorsement.root", root)

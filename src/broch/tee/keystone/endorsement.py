@@ -14,15 +14,11 @@ holder of a root, an ordinary P-256 certificate, signs a statement that carries 
 An emulated device has a root of its own, named so that nobody mistakes it for a maker's.
 """
 
-import hashlib
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import datetime
 from typing import Any, Final
 
 import cbor2
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -30,16 +26,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
 from broch.errors import DecodeError, UndecidedError, UntrustedError
+from broch.tee import roots
+from broch.wire.x509 import Window, read_certificate
 
 ROOT_NAME: Final = "Broch Emulated Keystone Root"
-YEARS: Final = 30  # how long what an emulated device signs for itself holds
-_EMULATED: Final = re.compile(r"Broch Emulated .*\bRoot", re.DOTALL)
-_P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _PROTECTED: Final = cbor2.dumps({1: -7}, canonical=True)  # alg: ES256
 _SIGN1_TAG: Final = 18
 _MAX_SIZE: Final = 4096  # bytes of a statement
@@ -75,13 +67,12 @@ class Endorsed:
 
     statement: Statement
     root: str  # common name of the anchor
-    root_start: datetime
-    root_end: datetime
+    window: Window  # of the anchor
 
     @property
     def emulated(self) -> bool:
         """Whether the chain ends in the root of an emulated device."""
-        return _EMULATED.fullmatch(self.root) is not None
+        return roots.is_emulated(self.root)
 
     def check_time(self, at: datetime) -> None:
         """Refuse what does not hold at that moment.
@@ -89,40 +80,11 @@ class Endorsed:
         Raises:
             UntrustedError: statement or root has not begun or has ended.
         """
-        if not self.root_start <= at <= self.root_end:
-            raise UntrustedError(f"root {self.root!r} is not valid at {at.isoformat()}")
+        self.window.check(at)
         if not self.statement.start <= at.timestamp() <= self.statement.end:
             raise UntrustedError(
                 f"endorsement of device {self.statement.device!r} does not hold at {at.isoformat()}"
             )
-
-
-def derive_root_key(secret: bytes) -> ec.EllipticCurvePrivateKey:
-    """The root key (P-256) of an installation's emulated Keystone devices."""
-    seed = HKDF(hashes.SHA256(), 48, salt=None, info=b"broch/keystone/root/1").derive(secret)
-    return ec.derive_private_key(
-        int.from_bytes(seed, "big") % (_P256_ORDER - 1) + 1, ec.SECP256R1()
-    )
-
-
-def make_root(key: ec.EllipticCurvePrivateKey, now: datetime) -> bytes:
-    """A self-signed certificate (DER) for the root; the same for the same key and time."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ROOT_NAME)])
-    start = now.astimezone(UTC).replace(microsecond=0)
-    public = key.public_key()
-    serial = hashlib.sha256(public.public_numbers().x.to_bytes(32, "big")).digest()[:16]
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(public)
-        .serial_number(int.from_bytes(serial, "big") >> 1 | 1)
-        .not_valid_before(start)
-        .not_valid_after(start.replace(year=start.year + YEARS, day=min(start.day, 28)))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256(), ecdsa_deterministic=True)
-        .public_bytes(Encoding.DER)
-    )
 
 
 def endorse(key: ec.EllipticCurvePrivateKey, statement: Statement) -> bytes:
@@ -133,7 +95,6 @@ def endorse(key: ec.EllipticCurvePrivateKey, statement: Statement) -> bytes:
     return _encode(payload, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
 
 
-@lru_cache(maxsize=64)
 def check_endorsement(data: bytes, anchors: tuple[bytes, ...]) -> Endorsed:
     """Find the anchor that signed the statement. Time is left to :meth:`Endorsed.check_time`.
 
@@ -145,25 +106,10 @@ def check_endorsement(data: bytes, anchors: tuple[bytes, ...]) -> Endorsed:
     statement, payload, signature = _decode(data)
     if not anchors:
         raise UndecidedError("no anchor is given to check a Keystone endorsement with")
-    for root in [_load_anchor(der) for der in anchors]:
-        if _is_signed(root.public_key(), payload, signature):
-            return Endorsed(
-                statement=statement,
-                root=_common_name(root),
-                root_start=root.not_valid_before_utc,
-                root_end=root.not_valid_after_utc,
-            )
+    for root in [read_certificate(der, "anchor") for der in anchors]:
+        if _is_signed(root.key, payload, signature):
+            return Endorsed(statement=statement, root=root.name, window=root.window)
     raise UntrustedError("no anchor signed the endorsement of this Keystone device")
-
-
-def _load_anchor(der: bytes) -> x509.Certificate:
-    try:
-        root = x509.load_der_x509_certificate(der)
-        # These are decoded only when they are asked for, and then they raise.
-        _ = root.public_key(), root.subject, root.not_valid_before_utc, root.not_valid_after_utc
-    except Exception as exc:  # noqa: BLE001  (it raises several unrelated classes)
-        raise DecodeError(0, f"not an X.509 certificate: {exc}", what="anchor") from None
-    return root
 
 
 def _is_signed(public: object, payload: bytes, signature: bytes) -> bool:
@@ -177,11 +123,6 @@ def _is_signed(public: object, payload: bytes, signature: bytes) -> bool:
     except InvalidSignature:
         return False
     return True
-
-
-def _common_name(certificate: x509.Certificate) -> str:
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(names[0].value) if len(names) == 1 else certificate.subject.rfc4514_string()
 
 
 def _to_be_signed(payload: bytes) -> bytes:

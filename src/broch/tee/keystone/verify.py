@@ -11,7 +11,6 @@ The device key inside a report proves nothing and is only compared.
 """
 
 from datetime import datetime
-from functools import lru_cache
 from typing import Final
 
 from broch.crypto import ed25519_sha3
@@ -49,7 +48,8 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Clai
     device, emulated = _check_device_key(report.dev_public_key, endorsements, at)
 
     # (4) The device vouches for the security monitor and its key.
-    _check_sm(report.sm_signature, report.signed_by_device(), report.dev_public_key)
+    vouched = (report.sm_signature, report.signed_by_device(), report.dev_public_key)
+    endorsements.cache.get(("keystone SM", *vouched), lambda: ed25519_sha3.verify(*vouched))
 
     # (5) That security monitor is a known one: any other would sign what its author likes.
     _check_sm_hash(report.sm_hash, endorsements)
@@ -79,7 +79,10 @@ def _check_device_key(key: bytes, endorsements: Endorsements, at: datetime) -> t
     if statement is not None:
         from broch.tee.keystone.endorsement import check_endorsement
 
-        endorsed = check_endorsement(statement, tuple(endorsements.anchors))
+        anchors = tuple(endorsements.anchors)
+        endorsed = endorsements.cache.get(
+            ("keystone device", statement, anchors), lambda: check_endorsement(statement, anchors)
+        )
         endorsed.check_time(at)
         if key != endorsed.statement.key:
             raise UntrustedError("the report's device key is not the endorsed one")
@@ -97,12 +100,6 @@ def _check_device_key(key: bytes, endorsements: Endorsements, at: datetime) -> t
     raise UndecidedError(
         f"no endorsement of the device key: neither {DEVICE_ENDORSEMENT} nor {ENROLLED_DEVICE_KEY}"
     )
-
-
-@lru_cache(maxsize=64)
-def _check_sm(signature: bytes, message: bytes, key: bytes) -> None:
-    # The same for every report of a device, so worth keeping; a failure raises and is not kept.
-    ed25519_sha3.verify(signature, message, key)
 
 
 def _check_sm_hash(found: bytes, endorsements: Endorsements) -> None:

@@ -9,15 +9,14 @@ document itself states. Source: AWS, attestation_process.md, "Validating".
 """
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from broch.errors import UndecidedError, UntrustedError, UsageError
+from broch.tee import roots
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.nitro.document import Document
 from broch.tee.nitro.root import ROOT_G1_SHA256
@@ -31,7 +30,6 @@ from broch.wire.x509 import (
     read_certificate,
 )
 
-_EMULATED: Final = re.compile(r"Broch Emulated .*\bRoot", re.DOTALL)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SIGNER_PCR: Final = 8  # SHA-384 over the certificate that signed the image; zeros if none did
 
@@ -72,7 +70,8 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Nitr
     # (2) The chain ends in the pinned root, whatever the document says the root is.
     if not endorsements.anchors:
         raise UndecidedError("the endorsements name no root to trust")
-    trusted = _chain(document.certificate, document.cabundle, tuple(endorsements.anchors))
+    ends = (document.certificate, document.cabundle, tuple(endorsements.anchors))
+    trusted = endorsements.cache.get(("nitro chain", *ends), lambda: _chain(*ends))
     # (3) Every certificate is valid now; the time in the document decides nothing.
     for window in trusted.windows:
         window.check(at)
@@ -106,16 +105,15 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Nitr
     )
 
 
-@lru_cache(maxsize=1024)
 def _chain(leaf_der: bytes, cabundle: tuple[bytes, ...], anchors: tuple[bytes, ...]) -> Trusted:
-    """What of step 2 does not depend on the time. Only success is remembered."""
+    """What of step 2 does not depend on the time."""
     # The root comes from the anchors; the one in the document only says which.
     if cabundle[0] not in anchors:
         digest = hashlib.sha256(cabundle[0]).hexdigest()
         raise UntrustedError(f"the document's root ({digest}) is not among the anchors")
     root = read_certificate(cabundle[0], "root")
     digest_of_root = hashlib.sha256(root.der).digest()
-    emulated = _EMULATED.fullmatch(root.name) is not None
+    emulated = roots.is_emulated(root.name)
     if digest_of_root != ROOT_G1_SHA256 and not emulated:
         raise UntrustedError(
             f"root {root.name!r} ({digest_of_root.hex()}) is neither AWS's nor emulated"

@@ -59,9 +59,9 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SgxC
     trusted = trust.establish(chain, endorsements, at)
     platform.check_tcb_info(trusted, "SGX")
     # (6) The quoting enclave.
-    qe_report = platform.check_qe(quote, trusted, identity="QE")
+    qe_report = platform.check_qe(quote, trusted, identity="QE", cache=endorsements.cache)
     # (7) The quote itself. Only now is the body believed.
-    platform.check_signature(quote)
+    platform.check_signature(quote, endorsements.cache)
     # (8) is TDX's. (9), (10) TCB levels.
     verdict = platform.judge(trusted, qe_report, platform.match_level(trusted))
     # (11) is policy, and not asked here.

@@ -10,19 +10,20 @@ ASVKs; it is required. AMD gives every VCEK the serial number 0, so none could b
 A root is believed if the caller names it as an anchor *and* it is either pinned for its product or
 says in its own name that it is emulated.
 
-What does not depend on the time is done once per content and remembered; only success is.
+What does not depend on the time is done once per content and kept in the caller's cache
+(:mod:`broch.tee.cache`).
 """
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicKey
 
+from broch.crypto.ecdsa import VerifyingKey
 from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
+from broch.tee import roots
 from broch.tee.contract import Endorsements
 from broch.tee.snp.product import ARKS, Product
 from broch.tee.snp.report import SigningKey
@@ -43,7 +44,6 @@ VEK: Final = "vek"
 ASK: Final = "ask"
 CRL: Final = "crl"
 UNSAFE_NO_CRL: Final = "unsafe_no_crl"
-_EMULATED: Final = re.compile(r"Broch Emulated .*\bRoot", re.DOTALL)
 _PSS: Final = Algorithm.RSA_PSS_SHA384
 _INTERMEDIATES: Final = {SigningKey.VCEK: "SEV-{}", SigningKey.VLEK: "SEV-VLEK-{}"}
 
@@ -53,7 +53,7 @@ class Trusted:
     """An endorsement key whose certificates hold."""
 
     vek: Vek
-    key: EllipticCurvePublicKey = field(repr=False)
+    key: VerifyingKey = field(repr=False)
     root_name: str
     emulated: bool
     revocation_checked: bool
@@ -93,17 +93,12 @@ def establish(endorsements: Endorsements, at: datetime) -> Trusted:
         raise UndecidedError(
             f"the endorsements lack {CRL}", hint="fetch it from AMD's key distribution service"
         )
-    trusted = _chain(
-        bytes(items[VEK]),
-        bytes(items[ASK]),
-        None if crl is None else bytes(crl),
-        tuple(endorsements.anchors),
-    )
+    ends = (items[VEK], items[ASK], crl, tuple(endorsements.anchors))
+    trusted = endorsements.cache.get(("snp chain", *ends), lambda: _chain(*ends))
     trusted.check_time(at)
     return trusted
 
 
-@lru_cache(maxsize=1024)
 def _chain(
     vek_der: bytes, ask_der: bytes, crl: bytes | None, anchors: tuple[bytes, ...]
 ) -> Trusted:
@@ -134,7 +129,7 @@ def _chain(
         windows.append(listed.window)
     return Trusted(
         vek=vek,
-        key=cert.key,
+        key=VerifyingKey(cert.key),
         root_name=ark.name,
         emulated=pinned is None,
         revocation_checked=crl is not None,
@@ -150,7 +145,7 @@ def _root(ask: Certificate, anchors: tuple[bytes, ...]) -> tuple[Certificate, Pr
         if ark.subject != ask.issuer:
             continue
         digest = hashlib.sha256(ark.der).digest()
-        if digest in ARKS or _EMULATED.fullmatch(ark.name):
+        if digest in ARKS or roots.is_emulated(ark.name):
             return ark, ARKS.get(digest)
         refused.append(digest.hex())
     if refused:

@@ -16,11 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA384
-
 from broch.errors import UntrustedError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.snp import product, trust
@@ -69,7 +64,9 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SnpC
         if found is not vek.product:
             raise UntrustedError(f"the report is of {found}, the key of {vek.product}")
     # (5) The signature. Only now is the report believed.
-    _check_signature(report, trusted, evidence[:SIGNED_SIZE])
+    r = int.from_bytes(report.signature_r, "little")
+    s = int.from_bytes(report.signature_s, "little")
+    trusted.key.verify(r, s, evidence[:SIGNED_SIZE], "SNP report")
     # (6) The key is that of the REPORTED TCB, never of the current one (57230, section 1.2).
     reported, current, committed, launch = _tcbs(report, vek.product)
     if vek.tcb != reported:
@@ -104,15 +101,6 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SnpC
         committed_tcb=committed,
         launch_tcb=launch,
     )
-
-
-def _check_signature(report: Report, trusted: Trusted, signed: bytes) -> None:
-    r = int.from_bytes(report.signature_r, "little")
-    s = int.from_bytes(report.signature_s, "little")
-    try:
-        trusted.key.verify(encode_dss_signature(r, s), signed, ECDSA(SHA384()))
-    except InvalidSignature:
-        raise UntrustedError("SNP report: the signature does not hold") from None
 
 
 @lru_cache(maxsize=1024)

@@ -72,9 +72,9 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TdxC
     trusted = trust.establish(chain, endorsements, at)
     platform.check_tcb_info(trusted, "TDX")
     # (6) The quoting enclave.
-    qe_report = platform.check_qe(quote, trusted, identity="TD_QE")
+    qe_report = platform.check_qe(quote, trusted, identity="TD_QE", cache=endorsements.cache)
     # (7) The quote itself. Only now is the body believed.
-    platform.check_signature(quote)
+    platform.check_signature(quote, endorsements.cache)
     # (8) The TDX module.
     rated = module.check(report, trusted.tcb_info)
     # (9) The platform's level: components 0 and 1 are the module's own once it has a version.

@@ -11,7 +11,6 @@
 Makers of TPMs have many roots, and none is pinned here: for certificates the anchors decide.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from broch.errors import DecodeError, UndecidedError, UntrustedError
+from broch.tee import roots as root_names
 from broch.tee.contract import Endorsements
 from broch.tee.tpm.public import Public, PublicKey
 from broch.wire.x509 import (
@@ -43,7 +43,6 @@ CRL: Final = "crl"
 UNSAFE_NO_CRL: Final = "unsafe_no_crl"
 AIK_USAGE: Final = "2.23.133.8.3"
 _WAYS: Final = (AK_PUBLIC, ATTESTATION_KEY, AK_CERTIFICATE)
-_EMULATED: Final = re.compile(r"Broch Emulated .*\bRoot", re.DOTALL)
 _ALGORITHMS: Final = (
     Algorithm.RSA_SHA256,
     Algorithm.RSA_SHA384,
@@ -125,7 +124,7 @@ def _certified(items: Mapping[str, bytes], anchors: tuple[bytes, ...], at: datet
         key=chain[0].key,
         way=AK_CERTIFICATE,
         root_name=root.name,
-        emulated=_EMULATED.fullmatch(root.name) is not None,
+        emulated=root_names.is_emulated(root.name),
         revocation_checked=CRL in items,
     )
 

@@ -47,6 +47,8 @@ _MAX_LABEL: Final = 64  # bytes
 _ROLLBACK: Final = struct.Struct("<I32s")  # least ta_version, SHA-256 of the signer's key
 _SIGNER: Final = "signer"  # SHA-256 of the public key (SubjectPublicKeyInfo) built in, if any
 _KEY_OBJECT: Final = f"object.{attestation.PTA_UUID}.key"
+_ROOT: Final = "endorsement.2.root"  # in 1, roots had no key usage
+_CERTIFICATE: Final = "endorsement.2.device"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,18 +210,19 @@ class TrustZoneDevice:
     @cached_property
     def _issued(self) -> tuple[bytes, bytes]:
         """Root and key certificate: made once, kept, so that a pinned root stays good."""
+        from broch.tee import roots
         from broch.tee.trustzone import endorsement
 
         nv = self._settings.nv
-        root, certificate = nv.get("endorsement.root"), nv.get("endorsement.device")
+        root, certificate = nv.get(_ROOT), nv.get(_CERTIFICATE)
         if root is None or certificate is None:
-            key = endorsement.derive_root_key(self._settings.secret)
-            root = endorsement.make_root(key, self._settings.now)
+            key = roots.derive_key(self._settings.secret, self.tee)
+            root = roots.make(endorsement.ROOT_NAME, key, self._settings.now)
             certificate = endorsement.endorse(
                 key, self.name, self._attestation_key.public_key(), self._settings.now
             )
-            nv.put("endorsement.root", root)
-            nv.put("endorsement.device", certificate)
+            nv.put(_ROOT, root)
+            nv.put(_CERTIFICATE, certificate)
         return root, certificate
 
 

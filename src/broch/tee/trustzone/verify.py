@@ -61,7 +61,11 @@ def _check_key(endorsements: Endorsements, at: datetime) -> "tuple[RSAPublicKey,
     certificate = endorsements.items.get(CERTIFICATE)
     enrolled = endorsements.items.get(ENROLLED)
     if certificate is not None:
-        endorsed = check_certificate(certificate, tuple(endorsements.anchors))
+        anchors = tuple(endorsements.anchors)
+        endorsed = endorsements.cache.get(
+            ("trustzone device", certificate, anchors),
+            lambda: check_certificate(certificate, anchors),
+        )
         endorsed.check_time(at)
         return endorsed.key, endorsed.device, endorsed.emulated
     if enrolled is not None:

@@ -15,6 +15,7 @@ from broch.errors import DecodeError, UntrustedError
 from broch.tee.dcap import certs, emulated
 from broch.tee.dcap.certs import MAX_CERTS, MAX_CHAIN
 from broch.tee.dcap.ecdsa import derive_key
+from broch.wire.x509 import Certificate, check_not_revoked
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = derive_key(b"certs", "root")
@@ -33,7 +34,7 @@ def leaf(key: ec.EllipticCurvePrivateKey = KEY) -> x509.Certificate:
     return emulated.certificate("Leaf", OTHER.public_key(), root().subject, key, BEGIN)
 
 
-def read(cert: x509.Certificate) -> certs.Cert:
+def read(cert: x509.Certificate) -> Certificate:
     return certs.read_certificate(cert.public_bytes(Encoding.DER), "test")
 
 
@@ -128,7 +129,7 @@ def test_a_chain_is_read_in_its_order() -> None:
         ),
         pytest.param(
             b"-----BEGIN CERTIFICATE-----\n=A=\n-----END CERTIFICATE-----\n",
-            "cannot be read",
+            "not PEM",
             id="no base64 inside",
         ),
     ],
@@ -158,10 +159,10 @@ def test_a_list_is_read_and_checked() -> None:
     assert crl.revoked == {5, 7}
     assert (crl.window.begin, crl.window.end) == (BEGIN, BEGIN + timedelta(days=1))
     certs.check_crl(crl, read(root()), "list")
-    certs.check_not_revoked(read(root()), crl)
+    check_not_revoked(read(root()), crl)
     revoking = emulated.crl(root().subject, KEY, BEGIN, (root().serial_number,))
     with pytest.raises(UntrustedError, match=re.escape(f"{root().serial_number:x}")):
-        certs.check_not_revoked(read(root()), certs.read_crl(revoking, "list"))
+        check_not_revoked(read(root()), certs.read_crl(revoking, "list"))
 
 
 def test_who_may_sign_a_list() -> None:

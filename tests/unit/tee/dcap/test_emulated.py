@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from broch.tee.dcap import certs, emulated
 from broch.tee.dcap.ecdsa import derive_key
-from broch.tee.dcap.pckext import PckExtension
+from broch.tee.dcap.pckext import OID, PckExtension
 from broch.tee.dcap.tcb import QeIdentity, TcbInfo
 
 NOW = datetime(2026, 1, 1, 12, 30, 15, 999, tzinfo=UTC)
@@ -48,8 +48,7 @@ def test_the_chain_has_intels_roles_under_an_emulated_root() -> None:
     ]
     assert [cert.path_length for cert in chain] == [None, 0, 1]
     assert chain[2].der == ISSUED.anchor
-    assert chain[0].sgx_extension is not None
-    assert PckExtension.from_bytes(chain[0].sgx_extension) == PCK
+    assert PckExtension.from_bytes(chain[0].extensions[OID]) == PCK
     certs.check_issued(chain[0], chain[1])
     certs.check_issued(chain[1], chain[2])
 

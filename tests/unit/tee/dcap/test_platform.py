@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 
+from broch.crypto.ecdsa import VerifyingKey
 from broch.tee.dcap import emulated, platform, trust
 from broch.tee.dcap.ecdsa import derive_key
 from broch.tee.dcap.pckext import PckExtension
@@ -34,7 +35,7 @@ def trusted(*levels: TcbLevel) -> Trusted:
     return Trusted(
         root_name="Broch Emulated Test Root",
         emulated=True,
-        pck_key=derive_key(b"platform", "pck").public_key(),
+        pck_key=VerifyingKey(derive_key(b"platform", "pck").public_key()),
         pck=PCK,
         pck_ca=trust.ROLES_PCK_CA[0],
         tcb_info=TcbInfo(

@@ -9,12 +9,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from broch.errors import UntrustedError
 from broch.tee.dcap import certs, emulated, trust
 from broch.tee.dcap.ecdsa import derive_key
+from broch.wire.x509 import Certificate
 
 KEY = derive_key(b"trust", "root")
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def root(name: str) -> certs.Cert:
+def root(name: str) -> Certificate:
     made = emulated.certificate(name, KEY.public_key(), None, KEY, BEGIN, path_length=1)
     return certs.read_certificate(made.public_bytes(Encoding.DER), "root")
 

@@ -9,10 +9,11 @@ import pytest
 
 from broch.crypto.ed25519_sha3 import KeyPair
 from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
+from broch.tee import roots
 from broch.tee.contract import Endorsements
 from broch.tee.keystone import TEE
 from broch.tee.keystone.device import EMULATED_SM_HASH
-from broch.tee.keystone.endorsement import Statement, derive_root_key, endorse, make_root
+from broch.tee.keystone.endorsement import ROOT_NAME, Statement, endorse
 from broch.tee.keystone.keys import TEST_DEVICE_KEY
 from broch.tee.keystone.report import Report
 
@@ -110,14 +111,14 @@ def test_2_the_test_key_is_refused_even_when_enrolled() -> None:
 
 
 def test_2_the_test_key_is_refused_even_when_endorsed() -> None:
-    root_key = derive_root_key(SECRET)
+    root_key = roots.derive_key(SECRET, "keystone")
     statement = Statement(device="x", key=TEST_DEVICE_KEY, start=0, end=2**40)
     with pytest.raises(UntrustedError, match="test key"):
         TEE.verify(
             replace(GOOD, dev_public_key=TEST_DEVICE_KEY).to_bytes(),
             endorsements(
                 {"device_endorsement": endorse(root_key, statement), "sm_hash": SM_HASH},
-                (make_root(root_key, NOW),),
+                (roots.make(ROOT_NAME, root_key, NOW),),
             ),
             at=NOW,
         )
@@ -171,7 +172,7 @@ def test_3_a_statement_under_no_anchor_of_the_callers() -> None:
 def test_3_an_endorsement_has_its_time(shift: timedelta) -> None:
     device = make_device()
     evidence = device.evidence(load(device), DATA)
-    with pytest.raises(UntrustedError, match=r"valid at|hold at"):
+    with pytest.raises(UntrustedError, match=r"not valid before|has expired|hold at"):
         TEE.verify(evidence, device.endorsements(), at=NOW + shift)
 
 
