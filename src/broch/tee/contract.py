@@ -86,7 +86,7 @@ class Endorsements:
     """What a verifier needs besides the evidence. Names of items are each TEE's own."""
 
     anchors: tuple[bytes, ...]  # DER certificates that the caller trusts as roots
-    items: Mapping[str, bytes] = field(default_factory=dict)
+    items: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # Sancus: a key
     cache: VerificationCache = field(default_factory=VerificationCache, compare=False, repr=False)
 
 
@@ -200,7 +200,7 @@ class Tee(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NativeSettings:
+class CompileSettings:
     """How to build native code. A TEE refuses what its hardware does not have.
 
     Sizes are in bytes; None leaves the choice to the TEE.
@@ -215,23 +215,24 @@ class NativeSettings:
     heap_size: int | None = None
     stack_size: int | None = None  # of each thread
     threads: int | None = None
+    slot: int = 0  # Sancus: which place in the microcontroller's memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Native:
-    """Native code that was built."""
+class Compiled:
+    """Compiled code that was built."""
 
     packed: Packed
     files: Mapping[str, bytes] = field(repr=False)  # what to write: by suffix, ".elf", ".sgxs"
 
 
 @runtime_checkable
-class NativeBuilder(Protocol):
+class Compiler(Protocol):
     """A :class:`Tee` that also builds modules in C: it has a start file and headers for them."""
 
-    def build_native(
-        self, source: Path, settings: NativeSettings, signing_key: RSAPrivateKey | None
-    ) -> Native:
+    def compile(
+        self, source: Path, settings: CompileSettings, signing_key: RSAPrivateKey | None
+    ) -> Compiled:
         """Compile, link, convert, sign; equal sources and settings give equal bytes.
 
         Raises:

@@ -1,0 +1,1 @@
+"""Sancus: protected modules on a 16-bit microcontroller, an MSP430."""
