@@ -31,7 +31,8 @@ INCLUDE: Final = NATIVE / "include"
 TIMEOUT: Final = 120.0  # seconds for one file
 HINT: Final = "pip install 'broch[native]'"
 _REPRODUCIBLE: Final = ("-g0", "-fno-ident", "-Werror=date-time")
-_CLANG_TARGETS: Final = {"x86_64": "x86_64-unknown-none-elf", "msp430": "msp430-none-elf"}
+# Linux, for its stack protector (a canary at FS:0x28, as GCC has it); nothing of its libc.
+_CLANG_TARGETS: Final = {"x86_64": "x86_64-unknown-linux-gnu", "msp430": "msp430-none-elf"}
 _ERROR: Final = re.compile(
     r"^(?P<file>[^\s:][^:\n]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<text>.+)$", re.M
 )
@@ -51,7 +52,9 @@ class Toolchain:
     linker: tuple[str, ...]
 
     def compile(self, arguments: Sequence[str], *, cwd: Path) -> None:
-        """Run the C compiler in ``cwd``; name sources relative to it.
+        """Run the C compiler in ``cwd``; name sources relative to it, and only absolute outputs.
+
+        With ``-c`` and several sources, each object gets its source's name and lies in ``cwd``.
 
         Raises:
             MalformedError: the source has an error; the place is ``file:line``.
@@ -112,12 +115,13 @@ def _zig(target: Target) -> Toolchain | None:
     zig = Path(spec.submodule_search_locations[0]) / ("zig.exe" if os.name == "nt" else "zig")
     if not zig.is_file():
         return None
-    # Zig's own defaults are those of a debug build: undefined behaviour would call its runtime.
-    options = ("-target", f"{target}-freestanding-none", "-fno-sanitize=all")
+    # `zig clang` is Clang as it is: `zig cc` adds the options of a debug build, refuses stack
+    # protection where there is no libc, and takes one source at a time.
+    headers = ("-nostdinc", "-isystem", str(zig.parent / "lib" / "include"))
     return Toolchain(
         name="zig",
         target=target,
-        compiler=(str(zig), "cc", *options),
+        compiler=(str(zig), "clang", f"--target={_CLANG_TARGETS[target]}", *headers),
         linker=(str(zig), "ld.lld"),
     )
 
@@ -127,7 +131,7 @@ def _clang(target: Target) -> Toolchain | None:
     linker = shutil.which("ld.lld") or (shutil.which("ld") if target == "x86_64" else None)
     if clang is None or linker is None:
         return None
-    compiler = (clang, f"--target={_CLANG_TARGETS[target]}")
+    compiler = (clang, f"--target={_CLANG_TARGETS[target]}", "-nostdlibinc")
     return Toolchain(name="clang", target=target, compiler=compiler, linker=(linker,))
 
 

@@ -201,7 +201,7 @@ class Tee(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileSettings:
-    """How to build native code. A TEE refuses what its hardware does not have.
+    """How to build a module in C. A TEE refuses what its hardware does not have.
 
     Sizes are in bytes; None leaves the choice to the TEE.
     """
@@ -220,7 +220,7 @@ class CompileSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """Compiled code that was built."""
+    """A module in C, built."""
 
     packed: Packed
     files: Mapping[str, bytes] = field(repr=False)  # what to write: by suffix, ".elf", ".sgxs"

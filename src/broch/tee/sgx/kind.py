@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from broch.errors import UsageError
 from broch.tee.contract import (
     Claims,
+    Compiled,
+    CompileSettings,
     Device,
     DeviceSettings,
     Endorsements,
@@ -18,6 +20,8 @@ from broch.tee.contract import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
     from broch.image import Image
@@ -78,6 +82,14 @@ class Sgx:
         from broch.tee.sgx.verify import verify
 
         return verify(evidence, endorsements, at=at)
+
+    def compile(
+        self, source: Path, settings: CompileSettings, signing_key: RSAPrivateKey | None
+    ) -> Compiled:
+        """See :func:`broch.tee.sgx.compiling.build`."""
+        from broch.tee.sgx.compiling import build
+
+        return build(source, settings, signing_key)
 
     def device(self, settings: DeviceSettings) -> Device:
         """An emulated CPU with its quoting enclave and its own chain of trust."""

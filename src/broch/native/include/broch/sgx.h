@@ -20,9 +20,10 @@
  *   ocall                  1<<31|number   data or 0     length   *ByteBuffer   0     return value, 0
  *
  *   The ByteBuffer that R8 points to holds {0, 0}, and the callee puts its reply there, or leaves it.
- *   Of a call, the enclave got that memory by usercall alloc(length, 8), and the host releases it.
- *   Of an ocall, the host allocated it, and the enclave releases it by usercall free(address,
- *   length, 1). Return values are those of the author's function, 32 bits, sign-extended to 64.
+ *   Of a call, the enclave got that memory by usercall alloc(length rounded up to 8, 8), and the host
+ *   releases it. Of an ocall, the host allocated it, and the enclave releases it by usercall
+ *   free(address, length, 1). Return values are those of the author's function, 32 bits, with the
+ *   sign extended to 64.
  */
 #ifndef BROCH_SGX_H
 #define BROCH_SGX_H
@@ -31,6 +32,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#pragma GCC visibility push(hidden) /* one image, no dynamic linker */
 
 /* What the author writes: one of these. */
 
@@ -159,4 +162,5 @@ enum {
     EDP_USER = 0x40000000, /* to 0x7fffffff */
 };
 
+#pragma GCC visibility pop
 #endif
