@@ -13,7 +13,8 @@ from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from broch.app.descriptor import Descriptor, DeviceKind, ModuleSpec, Node
+from broch.app.descriptor import Descriptor, ModuleSpec
+from broch.app.descriptor_nodes import DeviceKind, Node
 from broch.errors import BrochError, DecodeError, MalformedError, UsageError
 from broch.image import Image, Interface
 from broch.sdk import DeclarationError

@@ -6,18 +6,18 @@ only once modules are built: :mod:`broch.app.wiring`. Nothing here runs a module
 """
 
 import os
-import posixpath
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from broch.app.descriptor_nodes import Node, check_addresses, read_node
+from broch.app.descriptor_paths import check_file, inside, real
 from broch.errors import UsageError
 from broch.image import is_name
 from broch.wire.toml_places import (
     Key,
-    Keys,
     Place,
     Problems,
     Table,
@@ -30,13 +30,6 @@ from broch.wire.toml_places import (
 
 DEFAULT_CIPHER: Final = "aes-128-gcm"
 MAX_RESTARTS: Final = 1000
-
-
-class DeviceKind(StrEnum):
-    """Whether a node's hardware is emulated or the real one under it."""
-
-    EMULATED = "emulated"
-    NATIVE = "native"
 
 
 class Restart(StrEnum):
@@ -73,17 +66,6 @@ class App:
 
     name: str
     description: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """A machine with one device, and where its agent listens."""
-
-    name: str
-    tee: str
-    device: DeviceKind
-    host: str = "127.0.0.1"  # a loopback address
-    port: int = 0  # 0: any free one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +171,10 @@ class Descriptor:
         return self.problems().place(*keys)
 
 
-def load(path: Path, *, tees: Collection[str] | None = None) -> Descriptor:
-    """Read and check the descriptor at ``path``; ``tees`` defaults to those installed.
+def load(
+    path: Path, *, tees: Collection[str] | None = None, natives: Collection[str] = ()
+) -> Descriptor:
+    """Read and check the descriptor at ``path``; the defaults are the TEEs that are installed.
 
     Raises:
         UsageError: a file that is missing, or a TEE that is not installed.
@@ -199,15 +183,17 @@ def load(path: Path, *, tees: Collection[str] | None = None) -> Descriptor:
     if tees is None:
         from broch.tee import registry  # brings cryptography, which this module does without
 
-        tees = registry.names()
+        tees, natives = registry.names(), registry.native_names()
     root, places = parse(read(path), path.name)
     problems = root.problems
-    folder = _real(path.parent)
+    folder = real(path.parent)
     app = _app(root.table("app", is_required=True))
     node_tables = _named(root, "nodes", "node")
     module_tables = _named(root, "modules", "module")
-    nodes = {name: _node(name, table, tees) for name, table in node_tables.items()}
-    _check_addresses(nodes, problems)
+    nodes = {
+        name: read_node(name, table, tees, natives, folder) for name, table in node_tables.items()
+    }
+    check_addresses(nodes, problems)
     modules = {
         name: _module(name, table, folder, node_tables) for name, table in module_tables.items()
     }
@@ -264,49 +250,6 @@ def _named(root: Table, key: str, what: str) -> dict[str, Table]:
     return tables
 
 
-def _node(name: str, table: Table, tees: Collection[str]) -> Node:
-    node = Node(
-        name=name,
-        tee=table.text("tee"),
-        device=table.choice("device", DeviceKind),
-        host=_host(table),
-        port=table.integer("port", 0, 0, 65535),
-    )
-    if node.tee and node.tee not in tees:
-        installed = f"installed TEEs: {', '.join(sorted(tees)) or 'none'}"
-        slip = nearest(node.tee, sorted(tees))
-        hint = f"did you mean {slip!r}? {installed}" if slip else installed
-        table.wrong("tee", f"unknown TEE {describe(node.tee)}", hint, UsageError)
-    table.close()
-    return node
-
-
-def _host(table: Table) -> str:
-    text = table.text("host", "127.0.0.1")
-    if text == "127.0.0.1":
-        return text
-    from ipaddress import ip_address  # few descriptors need it
-
-    try:
-        host = str(ip_address(text))
-    except ValueError:
-        host = ""
-    # By its one spelling: mapped and scoped forms of ::1 are "loopback" in some versions only.
-    if not host.startswith("127.") and host != "::1":
-        hint = "agents talk over loopback: write 127.0.0.1 or ::1"
-        table.wrong("host", f"host is {describe(text)}, expected a loopback address", hint)
-    return host
-
-
-def _check_addresses(nodes: Mapping[str, Node], problems: Problems) -> None:
-    taken: dict[tuple[str, int], Node] = {}
-    for node in nodes.values():
-        first = taken.setdefault((node.host, node.port), node)
-        if first is not node and node.port and node.host:  # no host: noted already
-            problem = f"nodes {first.name} and {node.name} both listen on {node.host}:{node.port}"
-            problems.add(("nodes", node.name, "port"), problem, hint="port = 0 takes any free port")
-
-
 def _module(name: str, table: Table, folder: Path, nodes: Collection[str]) -> ModuleSpec:
     node = table.text("node")
     if node and node not in nodes:
@@ -334,12 +277,12 @@ def _module(name: str, table: Table, folder: Path, nodes: Collection[str]) -> Mo
 
 def _source(table: Table, folder: Path) -> Path:
     text = table.text("source")
-    relative = _inside(table, ("source",), text, folder) if text else None
+    relative = inside(table, ("source",), text, folder) if text else None
     path = folder / (relative or ".")
     if relative is None:
         pass  # noted already
     elif not os.path.isdir(path):
-        _check_file(table, ("source",), text, path)
+        check_file(table, ("source",), text, path)
         if path.suffix not in (".py", ".c"):
             expected = "a .py file, a .c file or a folder with __init__.py"
             table.wrong("source", f"source is {describe(text)}, expected {expected}")
@@ -352,35 +295,11 @@ def _source(table: Table, folder: Path) -> Path:
 def _files(table: Table, folder: Path) -> tuple[str, ...]:
     files = []
     for index, text in enumerate(table.texts("files")):
-        relative = _inside(table, ("files", index), text, folder)
+        relative = inside(table, ("files", index), text, folder)
         if relative is not None:
-            _check_file(table, ("files", index), text, folder / relative)
+            check_file(table, ("files", index), text, folder / relative)
             files.append(relative)
     return tuple(files)
-
-
-def _check_file(table: Table, keys: Keys, text: str, path: Path) -> None:
-    if not os.path.isfile(path):
-        problem = f"there is no file {describe(text)}"
-        hint = "paths begin at the descriptor's folder"
-        table.problems.add((*table.keys, *keys), problem, hint=hint, kind=UsageError)
-
-
-def _inside(table: Table, keys: Keys, text: str, folder: Path) -> str | None:
-    """``text`` as a plain path below ``folder``, where symbolic links may not lead out of."""
-    relative = posixpath.normpath(text)
-    is_plain = len(text) <= 255 and "\\" not in text and "\0" not in text
-    is_below = relative not in (".", "..") and not relative.startswith(("/", "../"))
-    if is_plain and is_below and _real(folder / relative).is_relative_to(folder):
-        return relative
-    problem = f"{describe(text)} is not a path inside the descriptor's folder"
-    table.problems.add((*table.keys, *keys), problem)
-    return None
-
-
-def _real(path: Path) -> Path:
-    """Absolute and without symbolic links; unlike Path.resolve, never fails."""
-    return Path(os.path.realpath(path))
 
 
 def _host_function(table: Table, key: str, folder: Path) -> HostFunction:
@@ -391,8 +310,8 @@ def _host_function(table: Table, key: str, folder: Path) -> HostFunction:
     elif not colon or not file.endswith(".py") or not function.isidentifier():
         problem = f"{key} is {describe(text)}, expected a function of a file"
         table.wrong(key, problem, f'write {key} = "path.py:function"')
-    elif (relative := _inside(table, (key,), file, folder)) is not None:
-        _check_file(table, (key,), file, folder / relative)
+    elif (relative := inside(table, (key,), file, folder)) is not None:
+        check_file(table, (key,), file, folder / relative)
         file = relative
     return HostFunction(path=folder / file, function=function)
 

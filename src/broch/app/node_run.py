@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broch.app.agent_client import AgentLink, Listener
 from broch.app.agent_messages import TOKEN_SIZE, AgentSpec
-from broch.app.descriptor import Descriptor, DeviceKind, Node
+from broch.app.descriptor import Descriptor
+from broch.app.descriptor_nodes import DeviceKind, Node
 from broch.app.home import Home
 from broch.app.reports import error_from_data
 from broch.enclave import device_folder

@@ -1,6 +1,7 @@
 """The descriptor: what it gives, and each of its rules, broken alone."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,9 @@ from broch.app.descriptor import (
     Chart,
     ConnectionSpec,
     Descriptor,
-    DeviceKind,
     HostFunction,
     Limits,
     ModuleSpec,
-    Node,
     Policy,
     PortName,
     Report,
@@ -23,6 +22,7 @@ from broch.app.descriptor import (
     Run,
     load,
 )
+from broch.app.descriptor_nodes import DeviceKind, Node
 from broch.errors import BrochError, MalformedError, UsageError
 from broch.wire.toml_places import MAX_FILE
 
@@ -676,6 +676,55 @@ def test_the_folder_itself_may_be_reached_by_a_link(
 def test_the_installed_tees_are_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "app.toml").write_text(SMALL)
     monkeypatch.setattr("broch.tee.registry.names", lambda: ("pluton",))
+    monkeypatch.setattr("broch.tee.registry.native_names", lambda: ("palladium",))
     with pytest.raises(UsageError) as caught:
         load(folder / "app.toml")
-    assert caught.value.hint == "installed TEEs: pluton"
+    assert caught.value.hint == "installed TEEs: palladium, pluton"
+
+
+def native(text: str, *lines: str, tee: str = "snp") -> str:
+    """FULL with a native node of a kind that only real hardware has."""
+    return change(
+        text,
+        'tee = "trustzone"\ndevice = "native"',
+        "\n".join([f'tee = "{tee}"', 'device = "native"', *lines]),
+    )
+
+
+def test_a_native_node_names_its_policy_and_endorsements(folder: Path) -> None:
+    (folder / "snp.toml").write_text("")
+    text = native(FULL, 'policy = "snp.toml"', 'endorsements = "/var/lib/amd"')
+    (folder / "app.toml").write_text(text)
+    node = load(folder / "app.toml", tees=TEES, natives=("snp",)).nodes["field"]
+    assert (node.tee, node.device) == ("snp", DeviceKind.NATIVE)
+    assert node.policy == Path(os.path.realpath(folder)) / "snp.toml"
+    assert node.endorsements == Path("/var/lib/amd")
+
+
+def test_what_only_real_hardware_has_is_not_emulated(folder: Path) -> None:
+    (folder / "app.toml").write_text(change(SMALL, '"sgx"', '"snp"'))
+    with pytest.raises(UsageError, match="no device of 'snp' is emulated") as caught:
+        load(folder / "app.toml", tees=TEES, natives=("snp",))
+    assert caught.value.hint == 'write device = "native", and run the node on such a machine'
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('policy = "../snp.toml"', "is not a path inside the descriptor's folder"),
+        ('policy = "gone.toml"', "there is no file 'gone.toml'"),
+        ("policy = 3", "policy is 3, expected text"),
+    ],
+)
+def test_a_policy_is_a_file_of_the_application(folder: Path, line: str, problem: str) -> None:
+    (folder / "app.toml").write_text(native(FULL, line))
+    with pytest.raises(BrochError, match=re.escape(problem)):
+        load(folder / "app.toml", tees=TEES, natives=("snp",))
+
+
+def test_emulated_nodes_have_no_policy_of_their_own(folder: Path) -> None:
+    (folder / "snp.toml").write_text("")
+    text = change(FULL, 'device = "emulated"', 'device = "emulated"\npolicy = "snp.toml"')
+    (folder / "app.toml").write_text(text)
+    with pytest.raises(BrochError, match="unknown key 'policy'"):
+        load(folder / "app.toml", tees=TEES)
