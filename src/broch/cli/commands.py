@@ -177,7 +177,10 @@ def new(
 @image.command("build")
 def image_build(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A .py file, or a folder with __init__.py.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A .py file, a folder with __init__.py, or a .c file."
+        ),
     ],
     tee: Annotated[str, typer.Option("--tee", metavar="TEE", help="sgx, trustzone or keystone.")],
     app_name: Annotated[
@@ -205,13 +208,55 @@ def image_build(
             "--output",
             "-o",
             metavar="FILE",
-            help="Where to; else NAME.TEE here.",
+            help="Where to; else NAME.TEE here, or NAME.elf, .sgxs, .sig for C.",
             show_default=False,
         ),
+    ] = None,
+    library: Annotated[
+        bool, typer.Option("--library", help="Of C: the host calls it; it has no main.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Of C: the host may look in; it shows its panics.")
+    ] = False,
+    heap_size: Annotated[
+        str | None,
+        typer.Option("--heap-size", "-H", metavar="BYTES", help="Of C.", show_default=False),
+    ] = None,
+    stack_size: Annotated[
+        str | None,
+        typer.Option(
+            "--stack-size", "-S", metavar="BYTES", help="Of C; of a thread.", show_default=False
+        ),
+    ] = None,
+    threads: Annotated[
+        str | None,
+        typer.Option("--threads", "-t", metavar="N", help="Of C.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> int:
     """Build a module's image as `up` would, sign it, and print its measurement."""
+    from broch.cli import compiling
+
+    options = compiling.Options(
+        library=library,
+        debug=debug,
+        heap_size=heap_size,
+        stack_size=stack_size,
+        threads=threads,
+    )
+    if source.suffix == compiling.SUFFIX:
+        return compiling.build(
+            source,
+            tee=tee,
+            name=name,
+            files=files or [],
+            version=version,
+            out=out,
+            options=options,
+            as_json=json,
+        )
+    if given := options.given():
+        raise UsageError("is for modules in C", place=given[0])
     from broch.cli.image import build
 
     return build(

@@ -1,0 +1,98 @@
+"""``broch image build`` of a module in C: compile, sign, write, print."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from broch.app.home import Home
+from broch.cli import output
+from broch.cli.sgx_tools import named_number
+from broch.errors import UsageError
+from broch.image import is_name
+from broch.tee import registry
+from broch.tee.contract import Compiled, Compiler, CompileSettings, Tee
+
+SUFFIX: Final = ".c"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What only native code has; numbers as they were typed."""
+
+    library: bool = False
+    debug: bool = False
+    heap_size: str | None = None
+    stack_size: str | None = None
+    threads: str | None = None
+
+    def given(self) -> tuple[str, ...]:
+        """The options that were given, as they are typed."""
+        return tuple(
+            f"--{name.replace('_', '-')}" for name in self.__slots__ if getattr(self, name)
+        )
+
+
+def build(
+    source: Path,
+    *,
+    tee: str,
+    name: str | None,
+    files: Sequence[Path],
+    version: int,
+    out: Path | None,
+    options: Options,
+    as_json: bool,
+) -> int:
+    """Build, sign, write, print; the exit code."""
+    from broch.cli.image import write_whole
+
+    kind = registry.find(tee)
+    if not isinstance(kind, Compiler):
+        names = (n for n in registry.names() if isinstance(registry.find(n), Compiler))
+        hint = f"native code is built for: {', '.join(names)}"
+        raise UsageError(f"modules for {kind.title} are not written in C", hint=hint)
+    name = source.resolve().name.removesuffix(SUFFIX) if name is None else name
+    if not is_name(name):
+        hint = "a name begins with a-z and goes on with a-z, 0-9, - or _"
+        raise UsageError(f"{name!r} is not a name", place="--name", hint=hint)
+    settings = CompileSettings(
+        name=name,
+        files=tuple(files),
+        version=version,
+        debug=options.debug,
+        library=options.library,
+        heap_size=_number("--heap-size", options.heap_size),
+        stack_size=_number("--stack-size", options.stack_size),
+        threads=_number("--threads", options.threads),
+    )
+    key = Home.find().signing_key(kind) if kind.needs_signing_key else None
+    built = kind.compile(source, settings, key)
+    written = {}
+    for suffix, data in built.files.items():
+        path = Path(f"{name}{suffix}") if out is None else out.with_suffix(suffix)
+        write_whole(path, data)
+        written[suffix.removeprefix(".")] = str(path)
+    _print(kind, name, built, written, as_json=as_json)
+    return 0
+
+
+def _number(option: str, text: str | None) -> int | None:
+    return None if text is None else named_number(option, text)
+
+
+def _print(tee: Tee, name: str, built: Compiled, written: dict[str, str], *, as_json: bool) -> None:
+    measurement = tee.measure(built.packed)
+    data: dict[str, Any] = {
+        "module": name,
+        "tee": tee.name,
+        "measurement": measurement.value.hex(),
+        "signer": measurement.signer.hex() if measurement.signer else None,
+        **written,
+    }
+    if as_json:
+        output.print_json(data)
+        return
+    width = max(map(len, data))
+    for key, value in data.items():
+        output.say(f"{key:<{width}}  {output.clean(value or 'none')}")
