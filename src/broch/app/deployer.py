@@ -86,19 +86,33 @@ class Admission:
         if message[:1] != bytes([Kind.EVIDENCE]) or len(message) <= 1 + 2 * _KEY:
             raise DecodeError(0, "not evidence", what=self._module)
         keys = ModuleKeys(message[1 : 1 + _KEY], message[1 + _KEY : 1 + 2 * _KEY])
-        claims = self._tee.verify(message[1 + 2 * _KEY :], self._endorsements, at=at)
-        expected = join.report_data(
-            self._nonce, keys, self._app, self._module, self._tee.report_data_size
+        evidence = message[1 + 2 * _KEY :]
+        claims = self._tee.verify(evidence, self._endorsed(evidence), at=at)
+        expected = self._bound(
+            join.report_data(self._nonce, keys, self._app, self._module, self._tee.report_data_size)
         )
         if not hmac.compare_digest(claims.report_data, expected):
             raise UntrustedError(
                 "the evidence is not an answer to this challenge: it is old, or another module's",
                 place=self._module,
             )
-        policy = self._policy.for_image(self._expected)
-        verdict = appraise(claims, policy, at=at, nonce=expected, place=self._module)
+        verdict = appraise(claims, self._accepted(), at=at, nonce=expected, place=self._module)
         self._keys, self.verdict = keys, verdict
         return verdict
+
+    # What native devices do otherwise (broch.app.native).
+
+    def _endorsed(self, evidence: bytes) -> Endorsements:
+        """What is believed of the device that gave this evidence."""
+        return self._endorsements
+
+    def _bound(self, data: bytes) -> bytes:
+        """The report data of evidence over ``data``."""
+        return data
+
+    def _accepted(self) -> Policy:
+        """What is accepted: this image and no other."""
+        return self._policy.for_image(self._expected)
 
     @property
     def keys(self) -> ModuleKeys:

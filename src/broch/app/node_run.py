@@ -3,37 +3,35 @@
 import asyncio
 import contextlib
 import hashlib
-import os
 import secrets
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broch.app.agent_client import AgentLink, Listener
 from broch.app.agent_messages import TOKEN_SIZE, AgentSpec
+from broch.app.build import Built
+from broch.app.deployer import Admission
 from broch.app.descriptor import Descriptor
 from broch.app.descriptor_nodes import DeviceKind, Node
 from broch.app.home import Home
+from broch.app.native import NativeAdmission
 from broch.app.reports import error_from_data
+from broch.attest import Policy
 from broch.enclave import device_folder
 from broch.enclave.launcher import Launcher, NodeProcess
 from broch.enclave.machine import MachineSpec
-from broch.errors import BrochError, InternalError, UndecidedError
+from broch.errors import BrochError, InternalError
 from broch.tee import registry
 from broch.tee.contract import Endorsements
 
 _AGENT: Final = "broch.app.agent:main"
 _START_SECONDS: Final = 60  # a new device makes its keys
 _MAX_WORD: Final = 65536  # bytes of the agent's first word
-_HARDWARE: Final = {
-    "sgx": "/dev/sgx_enclave",
-    "trustzone": "/dev/tee0",
-    "keystone": "/dev/keystone_enclave",
-    "tdx": "/dev/tdx_guest",
-    "snp": "/dev/sev-guest",
-    "nitro": "/dev/nsm",
-}
 
 
 class _Word(msgspec.Struct, frozen=True):
@@ -47,35 +45,22 @@ class _Word(msgspec.Struct, frozen=True):
 _word: Final = msgspec.json.Decoder(_Word)
 
 
-def check_device(descriptor: Descriptor, node: Node) -> None:
-    """Raise :class:`UndecidedError` for a native device, which is not at hand."""
-    if node.device is not DeviceKind.NATIVE:
-        return
-    place = descriptor.place("nodes", node.name, "device")
-    file = _HARDWARE.get(node.tee)
-    title = {"sgx": "SGX", "trustzone": "TrustZone", "keystone": "Keystone"}.get(
-        node.tee, node.tee.upper()
-    )
-    if file is not None and not os.path.exists(file):
-        raise UndecidedError(
-            f"no {title} device: {file} is missing",
-            place=place,
-            hint=f'run the node on a machine with {title}; device = "emulated" is for trying out',
-        )
-    raise UndecidedError(f"this version of Broch cannot use {title} devices", place=place)
-
-
 class NodeRun:
     """One node while its application runs."""
 
-    def __init__(self, descriptor: Descriptor, node: Node, home: Home) -> None:
+    def __init__(
+        self, descriptor: Descriptor, node: Node, home: Home, hardware: Path = Path("/")
+    ) -> None:
         self.node = node
         self.state = "starting"
         self.lacks: list[str] = []
         self.address: tuple[str, int] = (node.host, node.port)
         self._descriptor = descriptor
         self._home = home
-        self._device = home.device(descriptor.app.name, node.name, node.tee)
+        native = node.device is DeviceKind.NATIVE
+        kind = f"{node.tee}-native" if native else node.tee
+        self._native = str(hardware) if native else ""
+        self._device = home.device(descriptor.app.name, node.name, kind)
         self._process: NodeProcess | None = None
         self._link: AgentLink | None = None
 
@@ -90,6 +75,20 @@ class NodeRun:
     def is_emulated(self) -> bool:
         """Whether its device only pretends to be hardware."""
         return self.node.device is DeviceKind.EMULATED
+
+    def admission(self, built: Built, deployer: Ed25519PrivateKey) -> Admission:
+        """One join with a module that runs here; ``deployer`` signs its grants."""
+        policy = self._descriptor.policy
+        kind = partial(NativeAdmission, node=self.node) if self._native else Admission
+        return kind(
+            app=self._descriptor.app.name,
+            module=built.spec.name,
+            tee=built.tee,
+            expected=built.measurement,
+            endorsements=self.endorsements(),
+            policy=Policy(emulated=policy.emulated, allow_debug=policy.debug),
+            deployer=deployer,
+        )
 
     def endorsements(self) -> Endorsements:
         """The public half of the node's device."""
@@ -116,7 +115,9 @@ class NodeRun:
             readable=[str(self._descriptor.folder)],
             hidden=[str(path) for path in self._home.private],
         )
-        machine = MachineSpec(tee=self.node.tee, name=name, folder=str(self._device))
+        machine = MachineSpec(
+            tee=self.node.tee, name=name, folder=str(self._device), native=self._native
+        )
         encoded = msgspec.msgpack.encode(spec)
         starting = asyncio.to_thread(launcher.start_node, machine, _AGENT, encoded)
         forking = asyncio.ensure_future(starting)
@@ -141,6 +142,9 @@ class NodeRun:
 
     def _make_device(self) -> None:
         """Make the device, for what this installation signs: no agent was near it before."""
+        if self._native:  # the hardware has the secrets
+            self._device.mkdir(mode=0o700, exist_ok=True)
+            return
         device_folder.make(self._device)
         key = self._home.signing_key(registry.find(self.node.tee))
         memory = device_folder.FileNonVolatile(self._device)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from broch.app import leftovers, values
@@ -19,18 +20,17 @@ from broch.app.build import Built, build, interfaces
 from broch.app.connecting import Connector, together
 from broch.app.control_server import ControlServer
 from broch.app.counting import Counting
-from broch.app.deployer import Admission
 from broch.app.descriptor import Descriptor, Operator
 from broch.app.home import AppLock, Home
 from broch.app.journal import Journal
 from broch.app.module_run import ModuleRun
-from broch.app.node_run import NodeRun, check_device
+from broch.app.native import check_device
+from broch.app.node_run import NodeRun
 from broch.app.observed import Observed
 from broch.app.reports import Stage
 from broch.app.restarts import RestartRule
 from broch.app.updating import LiveDeployer, Updater
 from broch.app.wiring import Connection, End, Wiring, wire
-from broch.attest import Policy
 from broch.enclave.launcher import Launcher
 from broch.errors import BrochError, InternalError, PolicyError, UndecidedError, UsageError
 from broch.image import PortKind
@@ -72,6 +72,7 @@ class Supervisor:
         descriptor: the application.
         home: devices, keys, what is left for the next run.
         progress: called with each step of :meth:`start`, from any thread.
+        hardware: root folder under which native nodes find their devices.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Supervisor:
         home: Home,
         *,
         progress: Callable[[Stage], None] = lambda stage: None,
+        hardware: Path = Path("/"),
     ) -> None:
         self.descriptor = descriptor
+        self._hardware = hardware
         self.state = AppState.STARTING
         self._home = home
         self._progress = progress
@@ -118,7 +121,7 @@ class Supervisor:
 
     async def _start(self) -> None:
         for node in self.descriptor.nodes.values():
-            check_device(self.descriptor, node)
+            check_device(self.descriptor, node, self._hardware)
         self._over = asyncio.get_running_loop().create_future()
         folder = self._home.app(self.descriptor.app.name)
         self._lock = folder.lock()
@@ -163,7 +166,7 @@ class Supervisor:
     async def _start_nodes(self, launcher: Launcher) -> None:
         token = secrets.token_bytes(TOKEN_SIZE)
         for name, node in self.descriptor.nodes.items():
-            self._nodes[name] = NodeRun(self.descriptor, node, self._home)
+            self._nodes[name] = NodeRun(self.descriptor, node, self._home, self._hardware)
         await together(run.start(launcher, token, self) for run in self._nodes.values())
         self._step("nodes", "nodes are up", len(self._nodes), len(self._nodes))
 
@@ -214,20 +217,7 @@ class Supervisor:
         self._last_handle += 1
         self._by_handle[self._last_handle] = run
         await run.load(self._last_handle, unsandboxed=self.descriptor.policy.unsandboxed)
-        await run.attest(
-            Admission(
-                app=self.descriptor.app.name,
-                module=run.name,
-                tee=run.built.tee,
-                expected=run.built.measurement,
-                endorsements=run.node.endorsements(),
-                policy=Policy(
-                    emulated=self.descriptor.policy.emulated,
-                    allow_debug=self.descriptor.policy.debug,
-                ),
-                deployer=self._home.deployer_key(),
-            )
-        )
+        await run.attest(run.node.admission(run.built, self._home.deployer_key()))
 
     def _begin(self, run: ModuleRun) -> None:
         run.state = "running"

@@ -1,0 +1,149 @@
+"""Nodes on real hardware: whether it is here, what is believed of it, what is accepted of it.
+
+Evidence of a native device is about the whole system (:mod:`broch.tee.guest`). Which system, whose
+firmware, and how old, is for the node's policy to say; that it is *our* image which asks, the
+report data says. So a module is let in when the policy accepts the system, and the evidence binds
+the image that was built.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from broch.app.deployer import Admission
+from broch.app.descriptor import Descriptor
+from broch.app.descriptor_nodes import DeviceKind, Node
+from broch.attest import Policy
+from broch.attest.reference import Reference, TdxReference, TpmReference
+from broch.errors import BrochError, MalformedError, PolicyError, UndecidedError
+from broch.tee import registry
+from broch.tee.contract import Endorsements
+from broch.tee.guest import GuestMeasurement, bind
+from broch.tee.kernel import Linux
+
+#: Where the kernel offers evidence of a TEE: one of these.
+DEVICES: Final = {
+    "sgx": ("/dev/attestation",),
+    "tdx": ("/sys/kernel/config/tsm/report", "/dev/tdx_guest"),
+    "snp": ("/sys/kernel/config/tsm/report", "/dev/sev-guest"),
+    "nitro": ("/dev/nsm",),
+    "tpm": ("/dev/tpmrm0",),
+    "trustzone": ("/dev/tee0",),
+    "keystone": ("/dev/keystone_enclave",),
+}
+_TITLES: Final = {
+    "sgx": "Gramine",
+    "tdx": "TDX",
+    "snp": "SEV-SNP",
+    "nitro": "Nitro",
+    "tpm": "TPM",
+    "trustzone": "TrustZone",
+    "keystone": "Keystone",
+}
+_BOOTED: Final = frozenset({1, 2})  # RTMRs with boot loader, kernel, its command line and initrd
+
+
+def check_device(descriptor: Descriptor, node: Node, root: Path) -> None:
+    """Whether a native node can be started here, and its policy can be used; others always can.
+
+    Raises:
+        UndecidedError: its hardware is not here, or Broch cannot use it.
+        MalformedError: it has no policy, or one that cannot be read.
+        PolicyError: its policy does not say which system is accepted.
+    """
+    if node.device is not DeviceKind.NATIVE:
+        return
+    place = descriptor.place("nodes", node.name, "device")
+    title, files = _TITLES.get(node.tee, node.tee), DEVICES.get(node.tee, ())
+    kernel = Linux(root)
+    if files and not any(map(kernel.exists, files)):
+        verb = "is" if len(files) == 1 else "are"
+        raise UndecidedError(
+            f"no {title} device: {' and '.join(files)} {verb} missing",
+            place=place,
+            hint=f'run the node on a machine with {title}; device = "emulated" is for trying out',
+        )
+    if node.tee not in registry.native_names():
+        raise UndecidedError(f"this version of Broch cannot use {title} devices", place=place)
+    try:
+        read_policy(node)
+    except BrochError as exc:
+        place = descriptor.place("nodes", node.name, "policy")
+        raise type(exc)(str(exc), place=place, hint=exc.hint) from None
+
+
+def read_policy(node: Node) -> Policy:
+    """What a native node's policy file accepts.
+
+    Raises:
+        MalformedError: there is none, or it cannot be read.
+        PolicyError: it does not say which system is accepted.
+    """
+    from broch.attest import policy_file
+
+    if node.policy is None:
+        raise MalformedError(
+            f"native node {node.name} has no policy",
+            hint='write policy = "FILE.toml": which system and firmware is accepted',
+        )
+    policy = policy_file.load(node.policy)
+    reference = policy.references.get(node.tee)
+    if reference is None:
+        raise PolicyError(
+            f"the policy of node {node.name} has no reference values for {node.tee}",
+            hint=f"add [{node.tee}] to {node.policy.name}",
+        )
+    if lacks := _lacks(reference):
+        raise PolicyError(
+            f"the policy of node {node.name} does not say which system is accepted: {lacks}",
+            hint="measure the system image that you trust, and add its values",
+        )
+    return policy
+
+
+def _lacks(reference: Reference) -> str:
+    """What a policy must name for a system, besides what every policy names; empty: nothing.
+
+    A measurement covers only the firmware where the rest of the boot is in registers.
+    """
+    if reference.allow_any_measurement:
+        return "allow_any_measurement accepts any"
+    if isinstance(reference, TdxReference) and not reference.rtmrs.keys() >= _BOOTED:
+        return "it has no values for RTMR 1 and 2, which measure kernel and initrd"
+    if isinstance(reference, TpmReference) and not reference.pcrs:
+        return "it names no registers; the digest of some does not say of which"
+    return ""
+
+
+class NativeAdmission(Admission):
+    """One join with a module on a native device.
+
+    Args:
+        node: the module's node.
+        **others: as of :class:`Admission`; ``endorsements`` is what the machine handed out.
+    """
+
+    def __init__(self, *, node: Node, **others: Any) -> None:
+        super().__init__(**others)
+        self._node = node
+
+    def _endorsed(self, evidence: bytes) -> Endorsements:
+        """The node's endorsements; what the machine handed out fills gaps, and is no root."""
+        from broch.attest.endorsements import load
+
+        found = load(self._node.endorsements, self._node.tee, evidence)
+        items = {**self._endorsements.items, **found.items}
+        return Endorsements(anchors=found.anchors, items=items)
+
+    def _bound(self, data: bytes) -> bytes:
+        assert isinstance(self._expected, GuestMeasurement)
+        return bind(self._expected.image, data, self._tee.report_data_size)
+
+    def _accepted(self) -> Policy:
+        """The node's policy; it relaxes nothing that the descriptor does not."""
+        policy, outer = read_policy(self._node), self._policy
+        return replace(
+            policy,
+            emulated=policy.emulated and outer.emulated,
+            allow_debug=policy.allow_debug and outer.allow_debug,
+        )
