@@ -60,11 +60,21 @@ class ModuleFile:
         return self.module, *self.drivers
 
     def measure(self) -> bytes:
-        """SHA-256 over all parts, 32 bytes: of each its length (4, big-endian), layout, text."""
-        digest = hashlib.sha256(b"broch/sancus/1")
-        for part in self.parts:
-            digest.update(len(part.text).to_bytes(4, "big") + part.layout.to_bytes() + part.text)
-        return digest.digest()
+        """Who the module is; its drivers' identities are in its text."""
+        return measure(self.module.text, self.module.layout)
+
+    def digest(self) -> bytes:
+        """SHA-256 over all parts, 32 bytes: of each its measurement."""
+        parts = b"".join(measure(part.text, part.layout) for part in self.parts)
+        return hashlib.sha256(b"broch/sancus/parts/1" + parts).digest()
+
+
+def measure(text: bytes, layout: Layout) -> bytes:
+    """SHA-256 over layout and text, 32 bytes: what is shown and compared.
+
+    The hardware's own word for it is the module key, which is secret, and a hash of 128 bits.
+    """
+    return hashlib.sha256(b"broch/sancus/1" + layout.to_bytes() + text).digest()
 
 
 def parts(data: bytes) -> dict[str, Part]:
