@@ -225,6 +225,8 @@ def _revocation(claims: Claims, policy: Policy) -> Check:
     if claims.tee in _LISTS:
         return passed("revocation", _LISTS[claims.tee])
     state = claims.details.get("revocation")
+    if claims.tee == "tpm" and claims.details.get("endorsed_by") != "ak_certificate":
+        return skipped("revocation", "the key has no certificate")
     if state is None:
         return skipped("revocation", _NO_LISTS.get(claims.tee, "this evidence has no certificates"))
     if state == "checked":

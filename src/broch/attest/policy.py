@@ -47,7 +47,7 @@ class Policy:
             if getattr(self, name):
                 yield name
         if self.accept_tcb:
-            yield f"accept_tcb = {sorted(self.accept_tcb)}"
+            yield f"accept_tcb = {sorted(map(str, self.accept_tcb))}"
         if self.grace_days:
             yield f"grace_days = {self.grace_days}"
         for tee, reference in self.references.items():

@@ -12,14 +12,17 @@ from broch.errors import UsageError
 STREAM: Final = Path("-")
 
 
-def read(path: Path) -> bytes:
-    """All of a file, or of standard input.
+def read(path: Path, limit: int = -1) -> bytes:
+    """A file, or standard input: all of it, or the first ``limit`` bytes.
 
     Raises:
         UsageError: it cannot be read.
     """
     try:
-        return sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
+        if path == STREAM:
+            return sys.stdin.buffer.read(limit)
+        with path.open("rb") as file:
+            return file.read(limit)
     except OSError as exc:
         raise unreadable(path, exc) from None
 

@@ -257,6 +257,18 @@ class Table:
             return default
         return default if value is None else int(value)
 
+    def integers(self, key: str, low: int, high: int) -> tuple[int, ...]:
+        """An array of integers from ``low`` to ``high``, none twice."""
+        expected = f"an array of integers from {low} to {high}"
+        items = self._take(key, (list,), expected) or []
+        for index, item in enumerate(items):
+            if type(item) is not int or not low <= item <= high:
+                problem = f"{key} holds {describe(item)}, expected {expected}"
+                self.problems.add((*self.keys, key, index), problem)
+            elif item in items[:index]:
+                self.problems.add((*self.keys, key, index), f"{key} holds {item} twice")
+        return tuple(item for item in items if type(item) is int)
+
     def seconds(self, key: str, default: float, high: float) -> float:
         """A number above 0, up to ``high``."""
         expected = f"a number above 0, up to {high:g}"

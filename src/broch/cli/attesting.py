@@ -1,0 +1,132 @@
+"""``broch inspect``, ``broch verify``, ``broch serve verifier``: the commands and their options."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+serve = typer.Typer(help="Serve over HTTP.", rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+File = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="Binary, base64, hex or PEM; - is standard input."),
+]
+Policy = Annotated[Path, typer.Option("--policy", metavar="POLICY.toml", help="What is accepted.")]
+Endorsements = Annotated[
+    Path | None,
+    typer.Option(
+        "--endorsements",
+        metavar="DIR",
+        help="Collateral, certificates, lists and enrolled keys.",
+        show_default=False,
+    ),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to ``broch``."""
+    app.command()(inspect)
+    app.command()(verify)
+    app.add_typer(serve, name="serve")
+
+
+def inspect(file: File, json: Json = False) -> int:
+    """Take evidence of any kind apart and show what it says. Nothing is verified."""
+    from broch.cli.inspect import inspect as run
+
+    return run(file, as_json=json)
+
+
+def verify(
+    file: File,
+    policy: Policy,
+    endorsements: Endorsements = None,
+    nonce: Annotated[
+        str | None,
+        typer.Option(
+            "--nonce", metavar="HEX", help="The challenge that was sent.", show_default=False
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", metavar="TIME", help="ISO 8601 with a zone; else now.", show_default=False
+        ),
+    ] = None,
+    next_tcb_info: Annotated[
+        Path | None,
+        typer.Option(
+            "--next-tcb-info",
+            metavar="FILE",
+            help="Say what would change under this TCB info.",
+            show_default=False,
+        ),
+    ] = None,
+    ear: Annotated[
+        Path | None,
+        typer.Option(
+            "--ear",
+            metavar="KEY.pem",
+            help="Sign the result as an EAT Attestation Result; with --out.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Where the signed result goes.", show_default=False
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--form", metavar="FORM", help="jwt or cwt.")] = "jwt",
+    dialect: Annotated[
+        str, typer.Option("--dialect", metavar="NAME", help="ear-04 or veraison.")
+    ] = "ear-04",
+    json: Json = False,
+) -> int:
+    """Say whether evidence is authentic and acceptable, and why; the exit code says it too."""
+    from broch.cli.verify import verify as run
+
+    return run(
+        file,
+        policy=policy,
+        endorsements=endorsements,
+        nonce=nonce,
+        at=at,
+        next_tcb_info=next_tcb_info,
+        ear=ear,
+        out=out,
+        form=form,
+        dialect=dialect,
+        as_json=json,
+    )
+
+
+@serve.command("verifier")
+def verifier(
+    policy: Policy,
+    endorsements: Endorsements = None,
+    ear: Annotated[
+        Path | None,
+        typer.Option(
+            "--ear",
+            metavar="KEY.pem",
+            help="Sign results as EAT Attestation Results.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option("--port", metavar="N", min=0, max=65535, help="0: any that is free."),
+    ] = 8475,
+    json: Json = False,
+) -> int:
+    """Answer POST /verify as `broch verify` would, until ended."""
+    from broch.cli.serve import serve_verifier
+
+    return serve_verifier(
+        policy=policy, endorsements=endorsements, ear=ear, host=host, port=port, as_json=json
+    )
