@@ -50,6 +50,7 @@ def serve(answers: Answers) -> Iterator[Publisher]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)

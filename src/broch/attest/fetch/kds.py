@@ -37,7 +37,7 @@ class AmdKds:
         base: URL without the path of the API.
     """
 
-    kinds = (Kind.SNP_CHAIN, Kind.SNP_VEK)
+    kinds: tuple[Kind, ...] = (Kind.SNP_CHAIN, Kind.SNP_VEK)
 
     def __init__(self, http: Http, base: str = AMD_KDS) -> None:
         self._http = http
@@ -52,19 +52,19 @@ class AmdKds:
             UndecidedError: no answer, or the service does not have it.
         """
         kind, arguments = subject.match()
+        if kind not in self.kinds:
+            raise UsageError(f"AMD does not publish {subject}")
         product = arguments[0].capitalize()
         if kind is Kind.SNP_CHAIN:
             items = self._chains[product, arguments[1]] = self._chain(product, arguments[1])
             url = f"{self._base}/{arguments[1]}/v1/{product}/crl"
             # The list may be longer than certificates are; the store bounds it anyway.
             return url, {**items, "crl": self._http.get(url, max_body=16 * MAX_BODY).body}
-        if kind is Kind.SNP_VEK:
-            url = self.vcek_url(product, arguments[1], arguments[2])
-            vek = self._http.get(url, max_body=MAX_BODY).body
-            if (product, "vcek") not in self._chains:
-                self._chains[product, "vcek"] = self._chain(product, "vcek")
-            return url, {**self._chains[product, "vcek"], "vek": vek}
-        raise UsageError(f"AMD does not publish {subject}")
+        url = self.vcek_url(product, arguments[1], arguments[2])
+        vek = self._http.get(url, max_body=MAX_BODY).body
+        if (product, "vcek") not in self._chains:
+            self._chains[product, "vcek"] = self._chain(product, "vcek")
+        return url, {**self._chains[product, "vcek"], "vek": vek}
 
     def vcek_url(self, product: str, chip: str, tcb: str) -> str:
         """Where the VCEK of a chip at a TCB version (both hex) is.

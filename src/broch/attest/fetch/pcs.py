@@ -40,7 +40,7 @@ class IntelPcs:
         base: URL without the path of the API.
     """
 
-    kinds = (Kind.DCAP_ROOT, Kind.DCAP_PCK, Kind.DCAP_TCB, Kind.DCAP_QE)
+    kinds: tuple[Kind, ...] = (Kind.DCAP_ROOT, Kind.DCAP_PCK, Kind.DCAP_TCB, Kind.DCAP_QE)
 
     def __init__(self, http: Http, base: str = INTEL_PCS) -> None:
         self._http = http
