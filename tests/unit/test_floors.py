@@ -35,6 +35,7 @@ FLOORS: Final = {
     "fleet": 9,
     "vault": 9,
     "release": 9,
+    "sgx": 9,
     "cli": 10,
     "__main__": 11,
 }

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from broch.cli import attesting
 from broch.cli.import_ import app as import_
 from broch.cli.sgx import app as sgx
 from broch.errors import UsageError
@@ -23,6 +24,7 @@ image = typer.Typer(help="Work with images.", rich_markup_mode=None)
 app.add_typer(image, name="image")
 app.add_typer(sgx, name="sgx")
 app.add_typer(import_, name="import")
+attesting.add_to(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 AppArgument = Annotated[
@@ -172,6 +174,45 @@ def new(
     from broch.cli import new as new_
 
     return new_.new(name, as_json=json)
+
+
+@app.command()
+def run(
+    path: Annotated[Path, typer.Argument(metavar="FILE.sgxs", help="The enclave.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- ARGS]", help="What the enclave is given.", show_default=False),
+    ] = None,
+    signature: Annotated[
+        str | None,
+        typer.Option(
+            "--signature",
+            "-s",
+            metavar="coresident|dummy|file=PATH",
+            help="Its SIGSTRUCT; else the .sig beside it, else a dummy (debug).",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="native|unicorn",
+            help="What runs the code; else the quickest that there is.",
+            show_default=False,
+        ),
+    ] = None,
+    sgx2: Annotated[
+        bool, typer.Option("--sgx2", help="Run on a CPU with SGX2, which allows RDTSC.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Run an SGX enclave here, without SGX (emulated)."""
+    from broch.cli import run as run_
+
+    return run_.run(
+        path, arguments or [], signature=signature, engine=engine, sgx2=sgx2, as_json=json
+    )
 
 
 @image.command("build")

@@ -1,6 +1,5 @@
 """``broch sgx sign`` and ``broch sgx sigstruct``: read, call the library, write, print."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,15 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from broch.app.home import Home
 from broch.cli import binary, output
 from broch.cli.sgx_tools import at, default_output, named_number
-from broch.enclave.device_folder import check_private, write_private
 from broch.errors import UsageError
-from broch.tee.sgx import TEE, measuring, sgxs, signing, sigstruct_view
+from broch.sgx import dummy_key
+from broch.tee.sgx import measuring, sgxs, signing, sigstruct_view
 from broch.tee.sgx import sigstruct as sigstruct_
 from broch.tee.sgx.sigstruct import Sigstruct
 
@@ -150,29 +147,7 @@ def _sign(unsigned: Sigstruct, keys: Keys) -> Sigstruct:
         return sigstruct_.sign(
             unsigned, signing.read_private_key(binary.read(keys.key), str(keys.key))
         )
-    return sigstruct_.sign(unsigned, dummy_key(Home.find()))
-
-
-def dummy_key(home: Home) -> RSAPrivateKey:
-    """The key of dummy signatures: this installation's own; made when there is none.
-
-    Raises:
-        UntrustedError: it is another user's, or others may use it.
-    """
-    folder = home.folder("keys")
-    path = folder / "sgx-dummy.pem"
-    if not path.exists():
-        made = folder / f".sgx-dummy.{os.getpid()}.pem"
-        key = TEE.new_signing_key()
-        write_private(made, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        try:
-            os.link(made, path)
-        except FileExistsError:
-            pass  # another process was quicker: its key counts
-        finally:
-            made.unlink()
-    check_private(path)
-    return signing.read_private_key(path.read_bytes(), str(path))
+    return sigstruct_.sign(unsigned, dummy_key())
 
 
 def _default_target(source: str, in_hash: bool) -> Path:

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from tests.unit.tee.sgx.elf_maker import Maker
 
+import broch.sgx
 from broch.app.home import Home
-from broch.cli import entry, sgx_sign
+from broch.cli import entry
 from broch.errors import UntrustedError
 from broch.tee.sgx import TEE, sgxs, sigstruct
 from broch.tee.sgx.sgxs import ALL_MEASURED, Create, Page, Sgxs
@@ -335,7 +336,7 @@ def test_a_dummy_signature(run: Run, tmp_path: Path) -> None:
     assert first.modulus == second.modulus
     pem.chmod(0o644)
     with pytest.raises(UntrustedError):
-        sgx_sign.dummy_key(Home(tmp_path / "home"))
+        broch.sgx.dummy_key(Home(tmp_path / "home"))
 
 
 def test_verify_existing(run: Run, tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ from broch.tee.sgx.structures import (
     POLICY_MRSIGNER,
     KeyName,
     KeyRequest,
+    Report,
     Secs,
+    TargetInfo,
 )
 
 # Names the emulation wherever a report is looked at raw; also the components of the TCB level.
@@ -103,15 +105,53 @@ class SgxDevice:
         if packed.signature is None:
             raise InvalidSigStructError(0, "an SGX image without its SIGSTRUCT", what="sigstruct")
         stream = Sgxs.from_bytes(packed.data)
-        secs = build(stream, packed.signature)
-        image = Image.from_bytes(layout.unpack(stream))
-        identity = SgxIdentity(
+        identity = self.launch(stream, packed.signature)
+        return Loaded(identity=identity, image=Image.from_bytes(layout.unpack(stream)))
+
+    def launch(self, stream: Sgxs, signature: bytes) -> SgxIdentity:
+        """ECREATE, EADD and EEXTEND of each page, EINIT, of any enclave.
+
+        Raises:
+            DecodeError: the size of the enclave is open (UNSIZED), or not a SIGSTRUCT.
+            SgxError: the hardware's refusal.
+        """
+        secs = build(stream, signature)
+        return SgxIdentity(
             measurement=Measurement(tee=self.tee, value=secs.mrenclave, signer=secs.mrsigner),
             debug=secs.debug,
             emulated=True,
             secs=secs,
         )
-        return Loaded(identity=identity, image=image)
+
+    def report(self, identity: SgxIdentity, target: TargetInfo, report_data: bytes) -> Report:
+        """EREPORT, as the enclave executes it.
+
+        Raises:
+            SgxFaultError: #GP: not 64 bytes of report data.
+        """
+        return ereport(self._fuses, identity.secs, target, report_data)
+
+    def key(self, identity: SgxIdentity, request: KeyRequest) -> bytes:
+        """EGETKEY (16 bytes), as the enclave executes it.
+
+        Raises:
+            SgxFaultError: #GP.
+            SgxRefusedError: the number that the enclave finds in RAX.
+        """
+        return egetkey(self._fuses, identity.secs, request)
+
+    @property
+    def quote_target(self) -> TargetInfo:
+        """Whom a REPORT must be for, to become a quote."""
+        return self._quoting.target
+
+    def quote(self, report: Report) -> bytes:
+        """A DCAP quote of a REPORT that an enclave made for the quoting enclave.
+
+        Raises:
+            UntrustedError: the REPORT is not for the quoting enclave, or not of this machine.
+        """
+        return self._quoting.quote(report)
 
     def evidence(self, identity: Identity, report_data: bytes) -> bytes:
         """EREPORT for the quoting enclave, then a DCAP quote.

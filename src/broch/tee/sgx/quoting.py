@@ -14,7 +14,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
-from broch.errors import InternalError
+from broch.errors import InternalError, UntrustedError
 from broch.tee.dcap import ecdsa
 from broch.tee.dcap.quote import (
     CERT_PCK_CHAIN,
@@ -87,10 +87,13 @@ class QuotingEnclave:
         """Turn a REPORT for the QE into a quote.
 
         Raises:
-            InternalError: the REPORT was not made on this CPU for the QE.
+            UntrustedError: the REPORT was not made on this CPU for the QE.
         """
         if not check_report(self._fuses, QE, report):
-            raise InternalError("the quoting enclave does not believe this REPORT")
+            raise UntrustedError(
+                "the quoting enclave does not believe this REPORT",
+                hint="make it on the same machine, for the TARGETINFO of the quoting enclave",
+            )
         body = report.body.to_bytes()
         return Quote(
             header=self._header,

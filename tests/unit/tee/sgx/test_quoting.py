@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from broch.errors import InternalError
+from broch.errors import UntrustedError
 from broch.tee.dcap.ecdsa import derive_key
 from broch.tee.dcap.quote import INTEL_QE_VENDOR, Quote
 from broch.tee.dcap.report import INIT, MODE64BIT, ReportBody
@@ -50,15 +50,15 @@ def test_a_report_for_the_qe_becomes_a_quote(quoting: QuotingEnclave) -> None:
 
 
 def test_a_report_for_another_is_not_quoted(quoting: QuotingEnclave) -> None:
-    with pytest.raises(InternalError):
+    with pytest.raises(UntrustedError):
         quoting.quote(ereport(FUSES, APP, TargetInfo.of(APP), REPORT_DATA))
-    with pytest.raises(InternalError):
+    with pytest.raises(UntrustedError):
         quoting.quote(ereport(FUSES, APP, TargetInfo.of(PCE), REPORT_DATA))
 
 
 def test_a_report_of_another_cpu_is_not_quoted(quoting: QuotingEnclave) -> None:
     other = replace(FUSES, device_key=bytes(16))
-    with pytest.raises(InternalError):
+    with pytest.raises(UntrustedError):
         quoting.quote(ereport(other, APP, quoting.target, REPORT_DATA))
 
 
@@ -67,5 +67,5 @@ def test_a_forged_report_is_not_quoted(quoting: QuotingEnclave) -> None:
     forged = Report(
         body=replace(report.body, mrenclave=b"X" * 32), keyid=report.keyid, mac=report.mac
     )
-    with pytest.raises(InternalError):
+    with pytest.raises(UntrustedError):
         quoting.quote(forged)

@@ -1,0 +1,209 @@
+"""Run SGX enclaves here, on the emulated CPU of this installation, and call them from Python.
+
+>>> import broch.sgx
+>>> with broch.sgx.Enclave("library.sgxs") as enclave:  # doctest: +SKIP
+...     enclave.call(1, b"data").data
+
+Emulated means: formats, checks, measurements and keys behave as those of hardware do; nothing is
+protected from who runs it. See docs/sgx-run.md.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from broch.app.home import Home
+from broch.enclave import device_folder
+from broch.enclave.device_folder import check_private, write_private
+from broch.errors import MalformedError, UsageError
+from broch.tee.contract import DeviceSettings, Endorsements
+from broch.tee.sgx import TEE, sgxs, signing, sigstruct
+from broch.tee.sgx.device import SgxDevice
+from broch.tee.sgx.faults import SgxNumber, SgxUntrustedError
+from broch.tee.sgx.run import engines
+from broch.tee.sgx.run.loading import LoadedEnclave, load
+from broch.tee.sgx.run.runner import Runner
+from broch.tee.sgx.run.usercalls import Usercalls
+
+__all__ = ["Program", "dummy_key", "endorsements", "open_device"]
+
+XCR0: Final = 0x7  # what the emulated CPU saves: x87, SSE, AVX
+_BEGIN: Final = timedelta(days=1)  # certificates of a new device begin so long ago
+_STALE_HINT: Final = (
+    "the signature is of another build: sign again, or name it (--signature file=PATH, or dummy)"
+)
+
+
+def open_device(home: Home | None = None) -> SgxDevice:
+    """The emulated SGX machine of this installation, on which ``broch run`` runs; made at first.
+
+    Raises:
+        UsageError: there is no home folder.
+        UntrustedError: the device is another user's, or others may use it.
+    """
+    folder = _device_folder(home)
+    device_folder.make(folder)
+    device = SgxDevice(
+        DeviceSettings(
+            name="run",
+            secret=device_folder.read_secret(folder),
+            nv=device_folder.FileNonVolatile(folder),
+            now=datetime.now(UTC) - _BEGIN,
+        )
+    )
+    if not (folder / "endorsements").exists():
+        device_folder.save_endorsements(folder, device.endorsements())
+    return device
+
+
+def endorsements(home: Home | None = None) -> Endorsements:
+    """What a verifier needs to believe quotes of :func:`open_device`'s machine."""
+    return open_device(home).endorsements()
+
+
+def _device_folder(home: Home | None) -> Path:
+    # No application has such a name, so no node's device is in the way.
+    return (home or Home.find()).device("_run", "this", "sgx")
+
+
+def dummy_key(home: Home | None = None) -> RSAPrivateKey:
+    """The key of dummy signatures: this installation's own; made when there is none.
+
+    Raises:
+        UntrustedError: it is another user's, or others may use it.
+    """
+    folder = (home or Home.find()).folder("keys")
+    path = folder / "sgx-dummy.pem"
+    if not path.exists():
+        made = folder / f".sgx-dummy.{os.getpid()}.pem"
+        key = TEE.new_signing_key()
+        write_private(made, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            pass  # another process was quicker: its key counts
+        finally:
+            made.unlink()
+    check_private(path)
+    return signing.read_private_key(path.read_bytes(), str(path))
+
+
+def find_signature(
+    path: Path, stream: bytes, choice: str | None = None, home: Home | None = None
+) -> bytes:
+    """The SIGSTRUCT to load an image with.
+
+    Args:
+        path: of the image.
+        stream: what is in it.
+        choice: ``coresident`` (the ``.sig`` beside it), ``dummy``, ``file=PATH``; None: the first
+            of these that is there.
+        home: whose dummy key.
+
+    Raises:
+        UsageError: another choice, or no such file.
+        DecodeError: not an SGXS stream with a size.
+    """
+    coresident = path.with_suffix(".sig")
+    if choice is None:
+        choice = "coresident" if coresident.is_file() else "dummy"
+    kind, equals, name = choice.partition("=")
+    if choice == "dummy":
+        mrenclave, create = sgxs.measure(stream), sgxs.read_create(stream)
+        date = int(f"{datetime.now(UTC):%Y%m%d}", 16)
+        unsigned = signing.dummy(mrenclave, create.ssaframesize, date, xcr0=XCR0)
+        return sigstruct.sign(unsigned, dummy_key(home)).to_bytes()
+    if choice == "coresident" or (kind == "file" and equals and name):
+        return _read(Path(name) if name else coresident)
+    raise UsageError(f"no such signature: {choice!r}", hint="one of coresident, dummy, file=PATH")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise UsageError(f"cannot be read: {exc.strerror}", place=str(path)) from None
+
+
+def _load(path: Path, choice: str | None, device: SgxDevice, home: Home | None) -> LoadedEnclave:
+    stream = _read(path)
+    try:
+        signature = find_signature(path, stream, choice, home)
+        return load(stream, signature, device)
+    except MalformedError as exc:
+        exc.place = str(path)
+        raise
+    except SgxUntrustedError as exc:
+        if exc.number == SgxNumber.INVALID_MEASUREMENT:
+            exc.hint = _STALE_HINT
+        raise
+
+
+class Program:
+    """An executable enclave, loaded and ready to run once."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        signature: str | None = None,
+        engine: str | None = None,
+        sgx2: bool = False,
+        usercalls: Usercalls | None = None,
+        home: Home | None = None,
+    ) -> None:
+        """Load it.
+
+        Args:
+            path: the SGXS file.
+            signature: see :func:`find_signature`.
+            engine: ``native`` or ``unicorn``; None: the quickest there is.
+            sgx2: the CPU allows RDTSC in enclaves.
+            usercalls: its host; None: an honest one with our standard streams.
+            home: which installation's device and dummy key.
+
+        Raises:
+            UsageError: a file is missing, or a choice is none.
+            DecodeError: not an SGXS stream, or not a SIGSTRUCT.
+            SgxError: the hardware's refusal.
+            UndecidedError: no engine is to be had.
+        """
+        make = engines.choose(engine, sgx2=sgx2)
+        self.device = open_device(home)
+        self.usercalls = usercalls if usercalls is not None else Usercalls()
+        with ExitStack() as stack:
+            self.enclave = _load(Path(path), signature, self.device, home)
+            stack.callback(self.enclave.close)
+            self._runner = Runner(self.enclave, self.device, self.usercalls, make)
+            stack.callback(self._runner.close)
+            self._stack = stack.pop_all()
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that it runs on."""
+        return self._runner.engine.name
+
+    def run(self, arguments: Sequence[str] = ()) -> None:
+        """Run it to its end.
+
+        Raises:
+            EnclavePanickedError: it gave up; also when it exited with a code other than 0.
+            EnclaveFaultError: it did what it must not.
+        """
+        self._runner.run_program(arguments)
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._stack.close()
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
