@@ -6,7 +6,7 @@
 """
 
 from broch.attest.appraise import Verdict, appraise
-from broch.attest.checks import AppraisalError, Check, Outcome
+from broch.attest.checks import AppraisalError, Check
 from broch.attest.policy import Policy
 
-__all__ = ["AppraisalError", "Check", "Outcome", "Policy", "Verdict", "appraise"]
+__all__ = ["AppraisalError", "Check", "Policy", "Verdict", "appraise"]

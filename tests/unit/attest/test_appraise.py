@@ -6,7 +6,8 @@ from typing import Final
 
 import pytest
 
-from broch.attest import AppraisalError, Outcome, Policy, Verdict, appraise
+from broch.attest import AppraisalError, Policy, Verdict, appraise
+from broch.attest.checks import Outcome
 from broch.attest.reference import Reference
 from broch.errors import PolicyError, UsageError
 from broch.tee.contract import Claims, Measurement
