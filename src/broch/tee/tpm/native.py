@@ -61,6 +61,18 @@ AK_TEMPLATE: Final = (
 )
 
 
+def seal_template(digest: bytes) -> bytes:
+    """TPMT_PUBLIC of an HMAC key that only obeys while :data:`BOOT` has this digest."""
+    attributes = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | SIGN
+    return (
+        _numbers(_KEYED_HASH, SHA256)
+        + attributes.to_bytes(4, "big")
+        + sized(policy_of(BOOT, digest))
+        + _numbers(_HMAC, SHA256)
+        + sized(b"")
+    )
+
+
 @contextmanager
 def commands(kernel: Kernel) -> Iterator[Commands]:
     """A conversation with the TPM; what it made in it, the resource manager forgets at its end.
@@ -161,15 +173,8 @@ class TpmMachine:
         """
         with commands(self._kernel) as tpm:
             digest = digest_of(tpm.registers(BOOT).values())
-            template = (
-                _numbers(_KEYED_HASH, SHA256)
-                + (FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | SIGN).to_bytes(4, "big")
-                + sized(policy_of(BOOT, digest))
-                + _numbers(_HMAC, SHA256)
-                + sized(b"")
-            )
             try:
-                with _primary(tpm, template) as (key, _):
+                with _primary(tpm, seal_template(digest)) as (key, _):
                     return tpm.hmac_under_policy(key, BOOT, digest, _SEAL)
             except UndecidedError as exc:
                 raise PolicyError(f"the TPM gives no sealing key: {exc}", hint=exc.hint) from None
