@@ -10,7 +10,8 @@ Verification itself does no I/O: :func:`load` finds what it needs, before.
 from broch.attest.endorsements.folder import read_folder
 from broch.attest.endorsements.loading import load
 from broch.attest.endorsements.needs import wanted
+from broch.attest.endorsements.shelf import Shelf
 from broch.attest.endorsements.store import Entry, Store
 from broch.attest.endorsements.subject import Subject
 
-__all__ = ["Entry", "Store", "Subject", "load", "read_folder", "wanted"]
+__all__ = ["Entry", "Shelf", "Store", "Subject", "load", "read_folder", "wanted"]
