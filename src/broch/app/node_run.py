@@ -190,7 +190,7 @@ class NodeRun:
         if self._link is not None:
             self._link.close()
         if self._process is not None:
-            self._process.control.close()
+            self._process.close()
             self._process = None
 
     def status(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from broch.crypto.spongent import Spongent128
 from broch.errors import InternalError, UntrustedError
 
 KEY_SIZE: Final = 16  # bytes
@@ -41,8 +42,11 @@ class Aead(Protocol):
     def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None) -> bytes: ...
 
 
-#: Name in descriptors -> maker from a 16-byte key. TEEs with ciphers of their own add theirs.
-CIPHERS: Final[dict[str, Callable[[bytes], Aead]]] = {"aes-128-gcm": AESGCM}
+#: Name in descriptors -> maker from a 16-byte key. SPONGENT is what a microcontroller speaks.
+CIPHERS: Final[dict[str, Callable[[bytes], Aead]]] = {
+    "aes-128-gcm": AESGCM,
+    "spongent-128": Spongent128,
+}
 
 
 def _aead(cipher: str, key: bytes) -> Aead:

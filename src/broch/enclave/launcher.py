@@ -37,6 +37,12 @@ class NodeProcess:
 
     name: str
     control: socket.socket  # to the agent; closing it ends the node
+    panel: socket.socket  # to the machine: what an operator does at the device itself
+
+    def close(self) -> None:
+        """End the node."""
+        self.control.close()
+        self.panel.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +139,11 @@ class Launcher:
     def start_node(self, machine: MachineSpec, target: str, spec: bytes) -> NodeProcess:
         """Fork a machine and its agent, which runs ``target`` (``package.module:function``)."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        panel, device = packets.pair()
+        with theirs, device:
             order = msgspec.msgpack.encode(StartNode(machine, target, spec))
-            packets.send(self._control, order, (theirs.fileno(),))
-        return NodeProcess(name=machine.name, control=ours)
+            packets.send(self._control, order, (theirs.fileno(), device.fileno()))
+        return NodeProcess(name=machine.name, control=ours, panel=panel)
 
     def close(self) -> None:
         """End the launcher and everything that it started."""

@@ -56,7 +56,7 @@ class Wrong(msgspec.Struct, frozen=True, tag=True):
 
 
 class StartNode(msgspec.Struct, frozen=True, tag=True):
-    """Fork a machine and its agent. Descriptor: the agent's control channel."""
+    """Fork a machine and its agent. Descriptors: the agent's control channel, the panel."""
 
     machine: MachineSpec
     target: str  # "package.module:function", called as function(machine, control, spec)
@@ -77,14 +77,17 @@ def main(descriptor: int) -> None:
     runtime = closure.digest(manifest)
     packets.send(control, msgspec.msgpack.encode(Hello(manifest)))
     while (packet := packets.receive(control)) is not None:
-        message, (answer,) = packet
+        message, (answer, *panels) = packet
         order = _order.decode(message)
         if isinstance(order, Declare):
             _fork(partial(_declare, order, answer), control)
             os.close(answer)
         else:
-            with socket.socket(fileno=answer) as agent_control:
-                _start_node(order, runtime, agent_control, control)
+            with (
+                socket.socket(fileno=answer) as agent_control,
+                socket.socket(fileno=panels[0]) as panel,
+            ):
+                _start_node(order, runtime, agent_control, panel, control)
     os.killpg(0, signal.SIGKILL)
 
 
@@ -109,12 +112,16 @@ def _fork(work: Callable[[], None], control: socket.socket, *others: socket.sock
 
 
 def _start_node(
-    order: StartNode, runtime: bytes, agent_control: socket.socket, control: socket.socket
+    order: StartNode,
+    runtime: bytes,
+    agent_control: socket.socket,
+    panel: socket.socket,
+    control: socket.socket,
 ) -> None:
     ours, theirs = packets.pair()
-    work = partial(machine.run, order.machine, runtime, ours)
+    work = partial(machine.run, order.machine, runtime, ours, panel)
     _fork(work, control, theirs, agent_control)
-    _fork(partial(_run_agent, order, theirs, agent_control), control, ours)
+    _fork(partial(_run_agent, order, theirs, agent_control), control, ours, panel)
     ours.close()
     theirs.close()
 

@@ -26,12 +26,14 @@ from broch.enclave.machine_messages import (
     Ready,
     Refusal,
 )
+from broch.enclave.mcu import McuMachine
 from broch.enclave.ring import make_ring
 from broch.enclave.zygote import Fork, Forked, Report, Zygote
 from broch.errors import BrochError, InternalError, PolicyError, UsageError
 from broch.tee import registry
 from broch.tee.contract import Device, DeviceSettings, Loaded, Packed, Tee
 from broch.tee.guest import NativeSettings
+from broch.tee.hosting import Microcontroller
 from broch.tee.kernel import Linux
 
 MAX_PACKED: Final = 64 * 1024 * 1024  # bytes of an image in its TEE's format
@@ -52,12 +54,17 @@ class Machine:
     """The loop of a machine's process."""
 
     def __init__(
-        self, spec: MachineSpec, runtime: bytes, agent: socket.socket, zygote: socket.socket
+        self,
+        tee: Tee,
+        device: Device,
+        runtime: bytes,
+        agent: socket.socket,
+        zygote: socket.socket,
     ) -> None:
         self._runtime = runtime
         self._agent = agent
         self._zygote = zygote
-        self._tee, self._device = _open_device(spec)
+        self._tee, self._device = tee, device
         self._services: dict[int, tuple[socket.socket, DeviceService]] = {}
         self._enclaves: dict[str, socket.socket] = {}  # name -> device channel
         self._early: list[Ended] = []
@@ -248,7 +255,28 @@ def _open_native(spec: MachineSpec) -> tuple[Tee, Device]:
     return tee, tee.native(NativeSettings(name=spec.name, kernel=Linux(Path(spec.native))))
 
 
-def run(spec: MachineSpec, runtime: bytes, agent: socket.socket) -> None:
+def _make(
+    spec: MachineSpec,
+    runtime: bytes,
+    agent: socket.socket,
+    zygote: socket.socket,
+    panel: socket.socket | None,
+) -> "Machine | McuMachine":
+    tee, device = _open_device(spec)
+    if isinstance(device, Microcontroller):
+        zygote.close()  # which ends it: no process is needed
+        return McuMachine(device, tee.name, agent, panel)
+    if panel is not None:
+        panel.close()
+    return Machine(tee, device, runtime, agent, zygote)
+
+
+def run(
+    spec: MachineSpec,
+    runtime: bytes,
+    agent: socket.socket,
+    panel: socket.socket | None = None,
+) -> None:
     """Be a machine: fork the zygote while there is no secret yet, then host the device."""
     ours, theirs = packets.pair()
     parent = os.getpid()
@@ -259,13 +287,15 @@ def run(spec: MachineSpec, runtime: bytes, agent: socket.socket) -> None:
         os.environ.clear()  # not measured, and nothing of a module's business
         ours.close()
         agent.close()
+        if panel is not None:
+            panel.close()
         Zygote(theirs).run()
         os._exit(0)
     theirs.close()
     sandbox.name_process(f"device:{spec.name}")
     sandbox.not_dumpable()
     try:
-        machine = Machine(spec, runtime, agent, ours)
+        machine = _make(spec, runtime, agent, ours, panel)
     except BrochError as exc:
         refusal = Refusal("", exc.code, str(exc), exc.hint)
         packets.send(agent, msgspec.msgpack.encode(refusal))

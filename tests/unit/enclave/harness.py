@@ -385,7 +385,7 @@ class Node:
 
     def close(self) -> None:
         self.machine.close()
-        self.process.control.close()
+        self.process.close()
         for enclave in self.enclaves:
             enclave.close()
 

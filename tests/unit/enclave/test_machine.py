@@ -287,7 +287,7 @@ def test_when_the_agent_hangs_up_nothing_is_left(own: Node) -> None:
     pidfds = everyone(own)
     assert len(pidfds) == 5
     own.machine.close()
-    own.process.control.close()
+    own.process.close()
     assert all_gone(pidfds)
 
 
@@ -297,7 +297,7 @@ def test_when_one_is_killed_nothing_is_left(own: Node, who: str) -> None:
     signal.pidfd_send_signal(pidfds[who], signal.SIGKILL)
     with pytest.raises(EOFError):
         own.wait_ended("nobody")
-    own.process.control.close()  # the agent of these tests lives until then
+    own.process.close()  # the agent of these tests lives until then
     assert all_gone(pidfds)
 
 

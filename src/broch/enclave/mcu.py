@@ -1,0 +1,246 @@
+"""The machine of a node whose device runs its modules itself: no processes, one loop.
+
+It speaks with the agent as :mod:`broch.enclave.machine` does: loads, rings, ends. Besides there is
+the panel, a channel to whoever started the node and to nobody else: what hands and eyes would do
+at the device must not pass through an agent, which could press a button that nobody pressed.
+"""
+
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+
+from broch.enclave import packets
+from broch.enclave.hosted import FaultError, HostedEnclave, Stopped, fault
+from broch.enclave.machine_messages import Answer, Ended, Kill, Load, LoadedReply, Question, Refusal
+from broch.enclave.messages import Kind
+from broch.enclave.ring import PoisonedError, Ring, RingClosedError, make_ring, open_ring
+from broch.errors import BrochError, UsageError
+from broch.tee.contract import Packed
+from broch.tee.hosting import Microcontroller
+
+MAX_PACKED: Final = 4 * 1024 * 1024  # bytes of a module
+_BACKLOG: Final = 1024  # messages that may wait for an agent that does not listen
+_KILLED: Final = -9
+_question: Final = msgspec.msgpack.Decoder(Question)
+
+
+class PanelOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the operator does; see the device's own panel."""
+
+    action: str
+    target: str = ""
+    value: Any = None
+
+
+class PanelAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What there is to see, or why it was refused."""
+
+    seen: dict[str, Any] | None = None
+    refusal: Refusal | None = None
+
+
+_order: Final = msgspec.msgpack.Decoder(PanelOrder)
+
+
+class _Running:
+    """One module and its ring."""
+
+    def __init__(self, name: str, enclave: HostedEnclave, ring: Ring) -> None:
+        self.name = name
+        self.enclave = enclave
+        self.ring = ring
+        self.done = 0
+        self.waiting: deque[bytes] = deque()  # for room in the ring
+        self.is_asleep = False
+
+    def say(self, messages: list[bytes]) -> None:
+        """Send, or keep what the ring has no room for."""
+        self.waiting.extend(messages)
+        if len(self.waiting) > _BACKLOG:
+            raise FaultError("its agent does not listen")
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what waits; whether nothing is left."""
+        while self.waiting and self.ring.has_room(len(self.waiting[0])):
+            self.ring.send(self.waiting.popleft())
+        return not self.waiting
+
+
+class McuMachine:
+    """The loop of such a machine.
+
+    Args:
+        device: runs the modules.
+        tee: what it is called in loads.
+        agent: the agent's channel.
+        panel: the operator's channel, if there is one.
+    """
+
+    def __init__(
+        self,
+        device: Microcontroller,
+        tee: str,
+        agent: socket.socket,
+        panel: socket.socket | None,
+    ) -> None:
+        self._device = device
+        self._tee = tee
+        self._agent = agent
+        self._panel = panel
+        self._modules: dict[str, _Running] = {}
+        self._poller = select.poll()
+        self._poller.register(agent, select.POLLIN)
+        if panel is not None:
+            self._poller.register(panel, select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until the agent hangs up."""
+        while True:
+            busy = self._work()
+            for descriptor, _ in self._poller.poll(0 if busy or not self._sleep() else None):
+                if descriptor == self._agent.fileno():
+                    if not self._serve_agent():
+                        return
+                elif self._panel is not None and descriptor == self._panel.fileno():
+                    self._serve_panel()
+            for running in self._modules.values():
+                if running.is_asleep:
+                    running.is_asleep = False
+                    running.ring.wakened()
+
+    def _sleep(self) -> bool:
+        """Get ready to sleep on all rings; false if there is something to do."""
+        for running in self._modules.values():
+            if not running.ring.prepare_sleep():
+                return False
+            running.is_asleep = True
+        return True
+
+    def _work(self) -> bool:
+        """One message for each module, and what peripherals ask for; whether anything was done."""
+        busy = False
+        for running in list(self._modules.values()):
+            with self._guarded(running):
+                message = running.ring.receive(0) if running.flush() else None
+                if message is not None:
+                    busy = True
+                    running.say(running.enclave.take(message))
+                    running.done += 1
+                    running.ring.tell_progress(running.done)
+        for vector in self._device.interrupts():
+            busy = True
+            for running in list(self._modules.values()):
+                if vector in running.enclave.module.interrupts:
+                    with self._guarded(running):
+                        running.say(running.enclave.interrupted(vector))
+        return busy
+
+    @contextmanager
+    def _guarded(self, running: _Running) -> Iterator[None]:
+        """End a module that cannot go on, and nothing else."""
+        try:
+            yield
+        except Stopped:
+            self._end(running, 0, bytes([Kind.BYE]))
+        except (FaultError, PoisonedError) as exc:
+            self._end(running, 1, fault(str(exc)))
+        except RingClosedError:
+            self._end(running, 0, b"")
+
+    def _end(self, running: _Running, status: int, last: bytes) -> None:
+        if self._modules.pop(running.name, None) is None:
+            return
+        self._poller.unregister(running.ring.fileno())
+        self._device.remove(running.enclave.module)
+        try:
+            running.flush()
+            if last and running.ring.has_room(len(last)):
+                running.ring.send(last)
+        except BrochError:
+            pass  # the ring is what is broken
+        running.ring.close()
+        self._say(Ended(running.name, status))
+
+    # The agent
+
+    def _serve_agent(self) -> bool:
+        packet = packets.receive(self._agent)
+        if packet is None:
+            return False
+        message, descriptors = packet
+        try:
+            question = _question.decode(message)
+        except msgspec.MsgspecError:
+            packets.close_all(descriptors)
+            return True
+        if isinstance(question, Kill):
+            packets.close_all(descriptors)
+            running = self._modules.get(question.name)
+            if running is not None:
+                self._end(running, _KILLED, b"")
+            return True
+        try:
+            self._load(question, descriptors)
+        except BrochError as exc:
+            self._say(Refusal(question.name, exc.code, str(exc), exc.hint))
+        return True
+
+    def _load(self, question: Load, descriptors: list[int]) -> None:
+        contents = []
+        while descriptors:
+            try:
+                contents.append(packets.read_memory(descriptors.pop(0), MAX_PACKED))
+            except BrochError:
+                packets.close_all(descriptors)
+                raise
+        if len(contents) != 1 + question.has_signature:
+            raise UsageError("a load comes with a module and, if it has one, its signature")
+        if question.name in self._modules:
+            raise UsageError(f"{question.name} is loaded already")
+        if question.tee != self._tee:
+            raise UsageError(f"a module for {question.tee}; this is a {self._tee} node")
+        signature = contents[1] if question.has_signature else None
+        packed = Packed(tee=question.tee, data=contents[0], signature=signature)
+        self._begin(question.name, HostedEnclave(self._device.install(packed)))
+
+    def _begin(self, name: str, enclave: HostedEnclave) -> None:
+        memory = make_ring()
+        ours = tuple(os.dup(descriptor) for descriptor in memory)
+        running = _Running(name, enclave, open_ring(*ours, host=False))
+        self._modules[name] = running
+        self._poller.register(running.ring.fileno(), select.POLLIN)
+        reply = LoadedReply(name, os.getpid(), enclave.module.measurement.value)
+        packets.send(self._agent, msgspec.msgpack.encode(reply), memory)
+        packets.close_all(memory)
+        with self._guarded(running):
+            running.say(enclave.start())
+
+    def _say(self, answer: Answer) -> None:
+        packets.send(self._agent, msgspec.msgpack.encode(answer))
+
+    # The operator
+
+    def _serve_panel(self) -> None:
+        assert self._panel is not None
+        packet = packets.receive(self._panel)
+        if packet is None:
+            self._poller.unregister(self._panel)
+            self._panel = None
+            return
+        message, descriptors = packet
+        packets.close_all(descriptors)
+        try:
+            order = _order.decode(message)
+            answer = PanelAnswer(self._device.operate(order.action, order.target, order.value))
+        except msgspec.MsgspecError as exc:
+            answer = PanelAnswer(refusal=Refusal("", UsageError.code, f"not an order: {exc}", None))
+        except BrochError as exc:
+            answer = PanelAnswer(refusal=Refusal("", exc.code, exc.message, exc.hint))
+        packets.send(self._panel, msgspec.msgpack.encode(answer))
