@@ -17,6 +17,7 @@ A TCB status is a finding, not an error: evidence of an out-of-date platform is 
 
 import hashlib
 import hmac
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ from typing import Final
 
 from broch.errors import DecodeError, UntrustedError
 from broch.tee.cache import VerificationCache
+from broch.tee.contract import Endorsements
 from broch.tee.dcap import ecdsa
 from broch.tee.dcap.quote import (
     CERT_PCK_CHAIN,
@@ -50,6 +52,17 @@ class Verdict:
     evaluation_number: int  # the lower of both documents'
     level: TcbLevel | None
     qe_level: IsvLevel | None
+
+    def details(self) -> dict[str, str]:
+        """For ``Claims.details``."""
+        return {
+            "tcb_status": self.status.value,
+            "platform_tcb_status": self.platform.value,
+            "qe_tcb_status": self.qe.value,
+            "advisory_ids": ",".join(self.advisories),
+            "tcb_date": self.date.date().isoformat() if self.date else "",
+            "tcb_evaluation_data_number": str(self.evaluation_number),
+        }
 
 
 def check_header(header: Header, *, versions: Sequence[int], tee_type: int) -> None:
@@ -157,6 +170,12 @@ def check_tcb_info(trusted: Trusted, identity: str) -> None:
         raise UntrustedError(f"tcb_info is of {trusted.tcb_info.id!r}, not of {identity!r}")
 
 
+def rated_by(quote: Quote, endorsements: Endorsements) -> tuple[bytes, ...]:
+    """All that a rating depends on besides the quote's body, for the key of a cache."""
+    items, own = endorsements.items, quote.certification
+    return own.cert_data, own.qe_report, items["tcb_info"], items["qe_identity"]
+
+
 def match_level(trusted: Trusted, tdx_svn: bytes | None = None) -> TcbLevel | None:
     """(9) The highest level that the platform reaches; None if it reaches none.
 
@@ -177,7 +196,7 @@ def match_level(trusted: Trusted, tdx_svn: bytes | None = None) -> TcbLevel | No
 
 
 def _reaches(own: Sequence[int], wanted: Sequence[int]) -> bool:
-    return all(mine >= theirs for mine, theirs in zip(own, wanted, strict=True))
+    return len(own) == len(wanted) and all(map(operator.ge, own, wanted))
 
 
 def match_isv_level(levels: Sequence[IsvLevel], isvsvn: int) -> IsvLevel | None:

@@ -11,7 +11,7 @@ evidence look like Intel's.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -70,6 +70,7 @@ class Trusted:
     windows: tuple[Window, ...] = field(repr=False)
     begin: datetime  # latest begin and earliest end of all windows
     end: datetime
+    details: Mapping[str, str] = field(repr=False)  # of claims: what is the platform's
 
     def check_time(self, at: datetime) -> None:
         """Every certificate, list and document is valid ``at``.
@@ -181,6 +182,13 @@ def _platform(
         windows=windows,
         begin=max(window.begin for window in windows),
         end=min(window.end for window in windows),
+        details={
+            "root": root.name,
+            "pck_ca": intermediate.name,
+            "fmspc": pck.fmspc.hex(),
+            "pceid": pck.pceid.hex(),
+            "ppid": pck.ppid.hex(),
+        },
     )
 
 

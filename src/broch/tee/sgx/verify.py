@@ -1,5 +1,6 @@
 """Is this SGX evidence authentic? DCAP quotes of version 3 (steps of :mod:`..dcap.platform`)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -63,7 +64,10 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SgxC
     # (7) The quote itself. Only now is the body believed.
     platform.check_signature(quote, endorsements.cache)
     # (8) is TDX's. (9), (10) TCB levels.
-    verdict = platform.judge(trusted, qe_report, platform.match_level(trusted))
+    verdict, rating = endorsements.cache.get(
+        ("sgx rating", *platform.rated_by(quote, endorsements)),
+        lambda: _rate(trusted, qe_report),
+    )
     # (11) is policy, and not asked here.
     return SgxClaims(
         tee="sgx",
@@ -74,7 +78,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SgxC
         emulated=trusted.emulated,
         version=body.isvsvn,
         product_id=body.isvprodid,
-        details=_details(body, verdict, trusted),
+        details=_details(body, rating),
         report=body,
         tcb=verdict,
         pck=trusted.pck,
@@ -83,19 +87,15 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SgxC
     )
 
 
-def _details(body: ReportBody, verdict: Verdict, trusted: Trusted) -> dict[str, str]:
+def _rate(trusted: Trusted, qe_report: ReportBody) -> tuple[Verdict, dict[str, str]]:
+    """(9), (10), and what claims say of them: the same for all enclaves of a platform."""
+    verdict = platform.judge(trusted, qe_report, platform.match_level(trusted))
+    return verdict, {**verdict.details(), **trusted.details}
+
+
+def _details(body: ReportBody, rating: Mapping[str, str]) -> dict[str, str]:
     return {
-        "tcb_status": verdict.status.value,
-        "platform_tcb_status": verdict.platform.value,
-        "qe_tcb_status": verdict.qe.value,
-        "advisory_ids": ",".join(verdict.advisories),
-        "tcb_date": verdict.date.strftime("%Y-%m-%d") if verdict.date else "",
-        "tcb_evaluation_data_number": str(verdict.evaluation_number),
-        "root": trusted.root_name,
-        "pck_ca": trusted.pck_ca,
-        "fmspc": trusted.pck.fmspc.hex(),
-        "pceid": trusted.pck.pceid.hex(),
-        "ppid": trusted.pck.ppid.hex(),
+        **rating,
         "attributes": f"{body.flags:016x}",
         "xfrm": f"{body.xfrm:016x}",
         "miscselect": f"{body.miscselect:08x}",

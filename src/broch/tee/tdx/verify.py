@@ -3,6 +3,7 @@
 Endorsement items are those of :mod:`broch.tee.dcap.collateral`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -75,12 +76,12 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TdxC
     qe_report = platform.check_qe(quote, trusted, identity="TD_QE", cache=endorsements.cache)
     # (7) The quote itself. Only now is the body believed.
     platform.check_signature(quote, endorsements.cache)
-    # (8) The TDX module.
-    rated = module.check(report, trusted.tcb_info)
-    # (9) The platform's level: components 0 and 1 are the module's own once it has a version.
-    level = platform.match_level(trusted, report.tee_tcb_svn)
-    # (10) Platform, module and QE together, worst wins; then whether a relaunch is enough.
-    verdict = _judge(report, trusted, qe_report, level, rated)
+    # (8)-(10) The TDX module, the platform's level, and all together.
+    facts = (report.tee_tcb_svn, report.tee_tcb_svn2, report.mr_signer_seam, report.seam_attributes)
+    rating = endorsements.cache.get(
+        ("tdx rating", *platform.rated_by(quote, endorsements), *facts),
+        lambda: _rate(report, trusted, qe_report),
+    )
     # (11) is policy, and not asked here.
     return TdxClaims(
         tee="tdx",
@@ -89,11 +90,33 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TdxC
         report_data=report.report_data,
         debug=report.debug,
         emulated=trusted.emulated,
-        details=_details(report, verdict, rated, trusted),
+        details=_details(report, rating),
         report=report,
-        tcb=verdict,
-        module=rated,
+        tcb=rating.verdict,
+        module=rating.module,
         platform=trusted,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rating:
+    """The same for all TDs that a platform runs under one module."""
+
+    verdict: Verdict
+    module: Rated
+    details: Mapping[str, str]
+
+
+def _rate(report: TdReport, trusted: Trusted, qe_report: ReportBody) -> _Rating:
+    # (8) The TDX module.
+    rated = module.check(report, trusted.tcb_info)
+    # (9) The platform's level: components 0 and 1 are the module's own once it has a version.
+    level = platform.match_level(trusted, report.tee_tcb_svn)
+    # (10) Platform, module and QE together, worst wins; then whether a relaunch is enough.
+    verdict = _judge(report, trusted, qe_report, level, rated)
+    own = {"module": rated.name, "module_tcb_status": rated.status.value}
+    return _Rating(
+        verdict=verdict, module=rated, details={**verdict.details(), **own, **trusted.details}
     )
 
 
@@ -106,8 +129,8 @@ def _judge(
 ) -> Verdict:
     alone = platform.judge(trusted, qe_report, level)
     status = module.converge(alone.platform, rated.status)
-    # A QE that is not up to date is not cured by a relaunch.
-    if alone.qe is TcbStatus.UP_TO_DATE:
+    # A QE that is not up to date is not cured by a relaunch; only TDX 1.5 knows of one.
+    if report.tee_tcb_svn2 is not None and alone.qe is TcbStatus.UP_TO_DATE:
         sgx = platform.match_level(trusted)
         status = module.relaunch(
             report,
@@ -126,21 +149,9 @@ def _judge(
     )
 
 
-def _details(report: TdReport, verdict: Verdict, rated: Rated, trusted: Trusted) -> dict[str, str]:
+def _details(report: TdReport, rating: _Rating) -> dict[str, str]:
     return {
-        "tcb_status": verdict.status.value,
-        "platform_tcb_status": verdict.platform.value,
-        "module_tcb_status": rated.status.value,
-        "qe_tcb_status": verdict.qe.value,
-        "module": rated.name,
-        "advisory_ids": ",".join(verdict.advisories),
-        "tcb_date": verdict.date.strftime("%Y-%m-%d") if verdict.date else "",
-        "tcb_evaluation_data_number": str(verdict.evaluation_number),
-        "root": trusted.root_name,
-        "pck_ca": trusted.pck_ca,
-        "fmspc": trusted.pck.fmspc.hex(),
-        "pceid": trusted.pck.pceid.hex(),
-        "ppid": trusted.pck.ppid.hex(),
+        **rating.details,
         "td_attributes": f"{report.td_attributes:016x}",
         "td_attribute_names": report.attribute_names(),
         "xfam": f"{report.xfam:016x}",

@@ -62,6 +62,7 @@ def trusted(*levels: TcbLevel) -> Trusted:
         windows=(),
         begin=NOW,
         end=NOW,
+        details={},
     )
 
 

@@ -22,7 +22,7 @@ from broch.tee.dcap.report import DEBUG, INIT, MODE64BIT, PROVISIONKEY
 from broch.tee.dcap.tcb import TcbStatus
 from broch.tee.sgx.verify import SgxClaims, verify
 
-from .attester import BEGIN, EXTENSION, Attester
+from .attester import AUTH, BEGIN, EXTENSION, Attester
 from .support import NOW, REPORT_DATA
 
 LATER = BEGIN + timedelta(days=30)
@@ -173,7 +173,7 @@ def test_6_the_upper_half_of_the_qe_report_data_is_zero() -> None:
 
 def test_7_an_attestation_key_that_is_no_point() -> None:
     key = b"\xff" * 64
-    binding = sha256(key + b"auth").digest() + bytes(32)
+    binding = sha256(key + AUTH).digest() + bytes(32)
     attester = Attester(qe_fields={"reportdata": binding})
     bent = bytearray(attester.evidence())
     bent[500:564] = key

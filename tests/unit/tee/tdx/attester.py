@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final
 
 from broch.tee.contract import Endorsements
@@ -17,6 +17,7 @@ from broch.tee.tdx.report import DESCRIPTOR, SEPT_VE_DISABLE, TdReport
 
 NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BEGIN: Final = NOW - timedelta(days=1)
+AUTH: Final = bytes(range(32))  # what genuine QEs have is 32 bytes too
 Edit = Callable[[dict[str, Any]], object]
 KEYS: Final = emulated.Keys(
     root=ecdsa.derive_key(b"tdx", "root"),
@@ -114,6 +115,12 @@ def level(
     }
 
 
+@cache
+def sign_qe_report(qe_report: bytes) -> bytes:
+    """Signed once, as a genuine quoting enclave keeps what was certified."""
+    return ecdsa.sign(KEYS.pck, qe_report)
+
+
 @dataclass(kw_only=True)
 class Attester:
     """A TD on its platform; change a field, then ask for evidence and endorsements."""
@@ -139,7 +146,7 @@ class Attester:
 
     def evidence(self) -> bytes:
         public = ecdsa.raw_public_key(ATTESTATION.public_key())
-        binding = hashlib.sha256(public + b"auth").digest() + bytes(32)
+        binding = hashlib.sha256(public + AUTH).digest() + bytes(32)
         qe: dict[str, Any] = {
             "cpusvn": bytes(16),
             "miscselect": 0,
@@ -178,8 +185,8 @@ class Attester:
             attestation_key=public,
             certification=Certification(
                 qe_report=qe_report,
-                qe_report_signature=ecdsa.sign(KEYS.pck, qe_report),
-                qe_auth_data=b"auth",
+                qe_report_signature=sign_qe_report(qe_report),
+                qe_auth_data=AUTH,
                 cert_type=5,
                 cert_data=self.issued.pck_chain,
             ),

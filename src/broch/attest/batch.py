@@ -1,0 +1,232 @@
+"""Verify much evidence of one kind on several processor cores.
+
+    with BatchVerifier(VERIFIER, endorsements, processes=2) as batch:
+        for outcome in batch.verify(quotes, at=now):
+            ...
+
+Neither library of :mod:`broch.crypto.ecdsa` lets other threads run while it verifies, so the cores
+are used by processes. The caller's is one of them. All take chunks off one shared counter, from one
+block of shared memory, until none is left; only what the other processes found travels, as pickles,
+and the caller's process takes it in between two chunks of its own. (An executor would do this in
+threads, which wait for the interpreter lock longer than a chunk takes.)
+
+Each process verifies the endorsements for itself: trust does not travel. Processes are started
+once, by ``spawn``, so a script that uses this needs the usual ``if __name__ == "__main__":``.
+"""
+
+import os
+import pickle
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.shared_memory import SharedMemory
+from types import TracebackType
+from typing import Any, Final, Self
+
+from broch.errors import BrochError, InternalError, UsageError
+from broch.tee.cache import VerificationCache
+from broch.tee.contract import Claims, Endorsements
+from broch.tee.verifier import Verifier
+
+CHUNK: Final = 64  # pieces of evidence at a time: some 10 ms
+_PLACE: Final = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Evidence that was not believed, and why. The fields are those of a :class:`BrochError`."""
+
+    code: str
+    exit_code: int
+    message: str
+    place: str | None
+    hint: str | None
+
+
+Outcome = Claims | Refused
+_Found = dict[int, list[Outcome]]  # by the number of the chunk
+
+
+class BatchVerifier:
+    """One verifier and one set of endorsements, in several processes."""
+
+    def __init__(
+        self, verifier: Verifier, endorsements: Endorsements, *, processes: int | None = None
+    ) -> None:
+        """Start the processes.
+
+        Args:
+            verifier: of the kind of evidence; it has to be picklable if there are several.
+            endorsements: for all of the evidence.
+            processes: how many work; by default as many as there are cores.
+
+        Raises:
+            UsageError: fewer than one process.
+        """
+        wanted = len(os.sched_getaffinity(0)) if processes is None else processes
+        if wanted < 1:
+            raise UsageError(f"{wanted} processes, expected at least 1")
+        self._verifier = verifier
+        self._endorsements = endorsements
+        context = get_context("spawn")
+        self._next: Any = context.Value("Q", 0)  # the number of the next chunk
+        self._others: list[tuple[BaseProcess, Connection]] = []
+        for _ in range(wanted - 1):
+            here, there = context.Pipe()
+            given = replace(endorsements, cache=VerificationCache())
+            process = context.Process(
+                target=_serve, args=(there, self._next, verifier, given), daemon=True
+            )
+            process.start()
+            there.close()
+            self._others.append((process, here))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the processes. May be called again."""
+        for process, connection in self._others:
+            connection.close()  # which ends the loop of the process
+            process.join()
+        self._others = []
+
+    def verify(self, evidence: Sequence[bytes], *, at: datetime) -> list[Outcome]:
+        """Claims, or why there are none, for each piece of evidence, in its order.
+
+        Raises:
+            UsageError: ``at`` has no time zone.
+            InternalError: a process died.
+        """
+        if at.tzinfo is None:
+            raise UsageError("the time of verification has no time zone")
+        found: _Found = {}
+        self._next.value = 0
+        if not self._others or len(evidence) <= CHUNK:
+            for number in _numbers(self._next, len(evidence)):
+                chunk = evidence[number * CHUNK : (number + 1) * CHUNK]
+                found[number] = _verify(self._verifier, self._endorsements, chunk, at)
+        else:
+            self._share(evidence, at, found)
+        return [outcome for number in sorted(found) for outcome in found[number]]
+
+    def _share(self, evidence: Sequence[bytes], at: datetime, found: _Found) -> None:
+        memory = _write(evidence)
+        busy = [connection for _, connection in self._others]
+        try:
+            for connection in busy:
+                connection.send((memory.name, len(evidence), at))
+            for number in _numbers(self._next, len(evidence)):
+                chunk = evidence[number * CHUNK : (number + 1) * CHUNK]
+                found[number] = _verify(self._verifier, self._endorsements, chunk, at)
+                _collect(busy, found, timeout=0)
+            while busy:
+                _collect(busy, found, timeout=None)
+        except (EOFError, OSError) as exc:
+            self.close()
+            raise InternalError(f"a process that verifies died: {exc!r}") from exc
+        finally:
+            memory.close()
+            memory.unlink()
+
+
+def _numbers(counter: Any, count: int) -> Iterator[int]:
+    """Numbers of chunks that no other process has taken."""
+    chunks = -(-count // CHUNK)
+    while True:
+        with counter.get_lock():
+            number: int = counter.value
+            counter.value = number + 1
+        if number >= chunks:
+            return
+        yield number
+
+
+def _collect(busy: list[Connection], found: _Found, timeout: float | None) -> None:
+    """Take what other processes have found; those that are done leave ``busy``."""
+    for connection in wait(busy, timeout):
+        assert isinstance(connection, Connection)
+        number, outcomes = pickle.loads(connection.recv_bytes())  # noqa: S301  (a process of ours)
+        if outcomes is None:
+            busy.remove(connection)
+        else:
+            found[number] = outcomes
+
+
+def _verify(
+    verifier: Verifier, endorsements: Endorsements, evidence: Sequence[bytes], at: datetime
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for item in evidence:
+        try:
+            outcomes.append(verifier.verify(item, endorsements, at=at))
+        except BrochError as exc:
+            outcomes.append(
+                Refused(
+                    code=exc.code,
+                    exit_code=exc.exit_code,
+                    message=exc.message,
+                    place=exc.place,
+                    hint=exc.hint,
+                )
+            )
+    return outcomes
+
+
+def _write(evidence: Sequence[bytes]) -> SharedMemory:
+    """Where each piece begins (8 bytes each, and the end of the last), then all of them."""
+    place = _PLACE.size * (len(evidence) + 1)
+    memory = SharedMemory(create=True, size=place + sum(map(len, evidence)))
+    buffer = _buffer(memory)
+    for index, item in enumerate(evidence):
+        _PLACE.pack_into(buffer, index * _PLACE.size, place)
+        buffer[place : place + len(item)] = item
+        place += len(item)
+    _PLACE.pack_into(buffer, len(evidence) * _PLACE.size, place)
+    return memory
+
+
+def _read(memory: SharedMemory, index: int) -> bytes:
+    buffer = _buffer(memory)
+    (begin,) = _PLACE.unpack_from(buffer, index * _PLACE.size)
+    (end,) = _PLACE.unpack_from(buffer, (index + 1) * _PLACE.size)
+    return bytes(buffer[begin:end])
+
+
+def _buffer(memory: SharedMemory) -> memoryview:
+    if memory.buf is None:
+        raise InternalError("the shared memory of a batch is closed")
+    return memory.buf
+
+
+def _serve(
+    connection: Connection, counter: Any, verifier: Verifier, endorsements: Endorsements
+) -> None:
+    """Another process: work on batches until the caller hangs up."""
+    while True:
+        try:
+            name, count, at = connection.recv()
+        except EOFError:
+            return
+        memory = SharedMemory(name=name)
+        try:
+            for number in _numbers(counter, count):
+                last = min(count, (number + 1) * CHUNK)
+                chunk = [_read(memory, index) for index in range(number * CHUNK, last)]
+                outcomes = _verify(verifier, endorsements, chunk, at)
+                connection.send_bytes(pickle.dumps((number, outcomes), pickle.HIGHEST_PROTOCOL))
+        finally:
+            memory.close()
+        connection.send_bytes(pickle.dumps((0, None)))

@@ -1,0 +1,117 @@
+"""Batches: the same outcomes in the same order, however many processes work."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from tests.unit.tee.sgx.attester import Attester
+from tests.unit.tee.sgx.support import NOW
+from tests.unit.tee.tdx.attester import NOW as TDX_NOW
+from tests.unit.tee.tdx.attester import Attester as TdxAttester
+
+from broch.attest.batch import CHUNK, BatchVerifier, Outcome, Refused
+from broch.errors import DecodeError, InternalError, UsageError
+from broch.tee.contract import Claims
+from broch.tee.sgx import TEE
+from broch.tee.tdx import VERIFIER
+
+COUNT = 3 * CHUNK + 7
+ATTESTER = Attester()
+ENDORSEMENTS = ATTESTER.endorsements()
+
+
+def quotes() -> list[bytes]:
+    made = []
+    for number in range(COUNT):
+        ATTESTER.body_fields = {"reportdata": number.to_bytes(64, "big")}
+        made.append(ATTESTER.evidence())
+    return made
+
+
+QUOTES = quotes()
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def batch(request: pytest.FixtureRequest) -> Iterator[BatchVerifier]:
+    with BatchVerifier(TEE, ENDORSEMENTS, processes=request.param) as made:
+        yield made
+
+
+def numbers(outcomes: list[Outcome]) -> list[int]:
+    assert all(isinstance(outcome, Claims) for outcome in outcomes)
+    return [
+        int.from_bytes(outcome.report_data, "big")
+        for outcome in outcomes
+        if isinstance(outcome, Claims)
+    ]
+
+
+def test_outcomes_are_in_the_order_of_the_evidence(batch: BatchVerifier) -> None:
+    for _ in range(2):  # processes serve one batch after the other
+        assert numbers(batch.verify(QUOTES, at=NOW)) == list(range(COUNT))
+    assert numbers(batch.verify(QUOTES[5:6], at=NOW)) == [5]
+    assert batch.verify([], at=NOW) == []
+
+
+def test_outcomes_are_those_of_the_verifier(batch: BatchVerifier) -> None:
+    expected = [TEE.verify(quote, ENDORSEMENTS, at=NOW) for quote in QUOTES]
+    assert batch.verify(QUOTES, at=NOW) == expected
+
+
+def test_refusals_are_found_in_their_places(batch: BatchVerifier) -> None:
+    mixed = list(QUOTES)
+    bad = {
+        0: b"",
+        70: QUOTES[70][:-1] + b"\1",
+        130: QUOTES[130][:100] + b"bent" + QUOTES[130][104:],
+    }
+    for place, evidence in bad.items():
+        mixed[place] = evidence
+    outcomes = batch.verify(mixed, at=NOW)
+    refused = {place: item.code for place, item in enumerate(outcomes) if isinstance(item, Refused)}
+    assert refused == {0: "malformed", 70: "malformed", 130: "untrusted"}
+    assert len(outcomes) == COUNT
+    first = outcomes[0]
+    assert isinstance(first, Refused)
+    assert first.exit_code == DecodeError.exit_code
+    assert "shorter than its header" in first.message
+
+
+def test_every_refusal_says_why(batch: BatchVerifier) -> None:
+    outcomes = batch.verify(QUOTES, at=NOW.replace(year=NOW.year + 30))
+    for outcome in outcomes:
+        assert isinstance(outcome, Refused)
+        assert outcome.code == "untrusted"
+        assert "has expired" in outcome.message
+
+
+def test_claims_with_all_that_only_tdx_has_travel() -> None:
+    attester = TdxAttester()
+    evidence = [attester.evidence()] * COUNT
+    endorsements = attester.endorsements()
+    expected = VERIFIER.verify(evidence[0], endorsements, at=TDX_NOW)
+    with BatchVerifier(VERIFIER, endorsements, processes=2) as batch:
+        assert batch.verify(evidence, at=TDX_NOW) == [expected] * COUNT
+
+
+def test_wrong_calls() -> None:
+    with pytest.raises(UsageError, match="0 processes"):
+        BatchVerifier(TEE, ENDORSEMENTS, processes=0)
+    with (
+        BatchVerifier(TEE, ENDORSEMENTS, processes=1) as batch,
+        pytest.raises(UsageError, match="time zone"),
+    ):
+        batch.verify(QUOTES, at=NOW.replace(tzinfo=None))
+
+
+def test_a_process_that_dies_is_an_error_and_no_lost_evidence() -> None:
+    with BatchVerifier(TEE, replace(ENDORSEMENTS), processes=2) as batch:
+        batch.verify(QUOTES, at=NOW)
+        process = batch._others[0][0]
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with pytest.raises(InternalError, match="died"):
+            batch.verify(QUOTES, at=NOW)
