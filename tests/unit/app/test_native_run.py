@@ -1,0 +1,221 @@
+"""Applications with a node on real hardware, in real processes: devices on disk, evidence of ours.
+
+Everything between the kernel's files and the verdict is what runs on such a machine: the machine's
+process, evidence, join, policy, keys.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.trees import gramine_tree, tsm_tree
+from tests.unit.tee.sgx.attester import Attester as SgxAttester
+from tests.unit.tee.tdx.attester import REPORT
+from tests.unit.tee.tdx.attester import Attester as TdxAttester
+
+from broch.app.descriptor import load
+from broch.app.home import Home
+from broch.app.supervisor import Supervisor
+from broch.errors import BrochError, PolicyError, UndecidedError
+from broch.tee.contract import Endorsements
+
+from .apps import write_app
+
+TDX_POLICY = f"""
+emulated = true
+[tdx]
+measurements = ["{"54" * 48}"]
+[tdx.rtmrs]
+0 = ["{"30" * 48}"]
+1 = ["{"31" * 48}"]
+2 = ["{"32" * 48}"]
+"""
+SGX_POLICY = f"""
+emulated = true
+[sgx]
+measurements = ["{"45" * 32}"]
+"""
+SEALING = """
+from broch import Module
+
+module = Module("source")
+
+@module.entry
+def derive() -> str:
+    return module.derive_key("a").hex()
+
+@module.entry
+def sign() -> int:
+    return len(module.sign(b"words"))
+
+@module.entry
+def keep() -> None:
+    module.store["a"] = 1
+"""
+
+
+def write_endorsements(folder: Path, endorsements: Endorsements) -> None:
+    (folder / "anchors").mkdir(parents=True)
+    (folder / "anchors" / "root.der").write_bytes(endorsements.anchors[0])
+    for name, data in endorsements.items.items():
+        (folder / name).write_bytes(data)
+
+
+def native_app(folder: Path, tee: str, policy: str, endorsements: Endorsements, code: str) -> Path:
+    """An application whose module runs on a native node; without the parts that need another."""
+    node = f'tee = "{tee}"\ndevice = "native"\npolicy = "{tee}.toml"\nendorsements = "endorsements"'
+    old = f'[nodes.cloud]\ntee = "{tee}"\ndevice = "emulated"'
+
+    def change(text: str) -> str:
+        assert old in text
+        text = text.replace(old, f"[nodes.cloud]\n{node}")
+        if code:
+            start, end = text.index("[modules.source.ocalls]"), text.index("[modules.sink]")
+            text = text[:start] + text[end:]
+            start, end = text.index("[[connections]]"), text.index("[policy]")
+            text = text[:start] + text[end:]
+            text = text[: text.index("[run]")]
+        return text
+
+    sources = {"source_code": code} if code else {}
+    path = write_app(folder, f"native-{tee}", cloud=tee, change=change, **sources)
+    (folder / f"{tee}.toml").write_text(policy)
+    write_endorsements(folder / "endorsements", endorsements)
+    return path
+
+
+def run(
+    path: Path, home: Home, root: Path, work: Callable[[Supervisor], Awaitable[None]]
+) -> Supervisor:
+    async def main() -> Supervisor:
+        supervisor = Supervisor(load(path), home, hardware=root)
+        await supervisor.start()
+        try:
+            async with asyncio.timeout(60):
+                await work(supervisor)
+        finally:
+            await supervisor.stop()
+        return supervisor
+
+    return asyncio.run(main())
+
+
+def tdx_quote(attester: TdxAttester) -> Callable[[bytes], bytes]:
+    def make(report_data: bytes) -> bytes:
+        attester.report = replace(REPORT, report_data=report_data)
+        return attester.evidence()
+
+    return make
+
+
+def test_a_trust_domain_joins_and_is_connected(
+    shared_home: Home, app_folder: Path, tmp_path: Path
+) -> None:
+    attester = TdxAttester()
+    path = native_app(app_folder, "tdx", TDX_POLICY, attester.endorsements(), "")
+    root = tmp_path / "root"
+
+    async def work(app: Supervisor) -> None:
+        assert await app.call("source", "double", {"n": 21}) == 42  # asks the other node
+        status = {module["name"]: module for module in app.status()["modules"]}
+        source = status["source"]
+        assert (source["tee"], source["verdict"]) == ("tdx", "accepted")
+        assert source["emulated"] is True  # by its evidence, whose root says so
+        assert source["seals_to"] is None
+        assert status["sink"]["tee"] == "keystone"
+        node = app.status()["nodes"][0]
+        assert (node["device"], node["emulated"]) == ("native", False)
+
+    with tsm_tree(root, "cloud", "tdx_guest", tdx_quote(attester)) as instance:
+        run(path, shared_home, root, work)
+        assert instance.reports == 2  # when the device was opened, and for the join
+
+
+def test_a_system_that_was_not_measured_is_not_let_in(
+    shared_home: Home, app_folder: Path, tmp_path: Path
+) -> None:
+    attester = TdxAttester()
+    policy = TDX_POLICY.replace("32" * 48, "33" * 48)
+    path = native_app(app_folder, "tdx", policy, attester.endorsements(), "")
+    root = tmp_path / "root"
+
+    async def nothing(app: Supervisor) -> None:
+        raise AssertionError("it runs")
+
+    with (
+        tsm_tree(root, "cloud", "tdx_guest", tdx_quote(attester)),
+        pytest.raises(PolicyError, match=r"RTMR2 3232.*, expected 3333") as caught,
+    ):
+        run(path, shared_home, root, nothing)
+    assert caught.value.hint
+
+
+def test_sealing_is_refused_where_the_hardware_has_no_keys(
+    shared_home: Home, app_folder: Path, tmp_path: Path
+) -> None:
+    attester = TdxAttester()
+    path = native_app(app_folder, "tdx", TDX_POLICY, attester.endorsements(), SEALING)
+    root = tmp_path / "root"
+
+    async def work(app: Supervisor) -> None:
+        assert await app.call("source", "sign", None) == 64  # by a key of this run
+        with pytest.raises(BrochError, match="Intel TDX has no sealing keys"):
+            await app.call("source", "derive", None)
+
+    with tsm_tree(root, "cloud", "tdx_guest", tdx_quote(attester)):
+        run(path, shared_home, root, work)
+
+
+def test_a_module_under_gramine_seals_and_has_no_counter(
+    shared_home: Home, app_folder: Path, tmp_path: Path
+) -> None:
+    attester = SgxAttester()
+
+    def quote(report_data: bytes) -> bytes:
+        attester.body_fields = {"reportdata": report_data}
+        return attester.evidence()
+
+    path = native_app(app_folder, "sgx", SGX_POLICY, attester.endorsements(), SEALING)
+    root, keys = tmp_path / "root", []
+
+    async def work(app: Supervisor) -> None:
+        keys.append(await app.call("source", "derive", None))
+        status = {module["name"]: module for module in app.status()["modules"]}
+        assert status["source"]["seals_to"] == "code"
+        with pytest.raises(BrochError, match="Intel SGX has no monotonic counter"):
+            await app.call("source", "keep", None)
+
+    with gramine_tree(root, quote):
+        run(path, shared_home, root, work)
+        run(path, shared_home, root, work)
+    assert keys[0] == keys[1]
+    assert len(bytes.fromhex(keys[0])) == 32
+
+
+def test_hardware_that_is_not_here(shared_home: Home, app_folder: Path, tmp_path: Path) -> None:
+    path = native_app(app_folder, "tdx", TDX_POLICY, TdxAttester().endorsements(), "")
+
+    async def nothing(app: Supervisor) -> None:
+        raise AssertionError("it runs")
+
+    with pytest.raises(UndecidedError, match=r"app.toml:6: no TDX device: .* are missing"):
+        run(path, shared_home, tmp_path / "root", nothing)
+
+
+def test_a_device_that_is_of_another_kind_is_told_with_its_node(
+    shared_home: Home, app_folder: Path, tmp_path: Path
+) -> None:
+    attester = TdxAttester()
+    path = native_app(app_folder, "tdx", TDX_POLICY, attester.endorsements(), "")
+    root = tmp_path / "root"
+
+    async def nothing(app: Supervisor) -> None:
+        raise AssertionError("it runs")
+
+    with (
+        tsm_tree(root, "cloud", "sev_guest", tdx_quote(attester)),
+        pytest.raises(UndecidedError, match=r"app.toml:4: the reports of this machine are of"),
+    ):
+        run(path, shared_home, root, nothing)
