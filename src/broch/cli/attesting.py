@@ -1,9 +1,14 @@
-"""``broch inspect``, ``broch verify``, ``broch serve verifier``: the commands and their options."""
+"""``broch inspect``, ``broch verify``, ``broch serve verifier``: the commands and their options.
+
+Those of ``broch endorsements`` are in :mod:`broch.cli.endorsements`.
+"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from broch.cli.endorsements import app as endorsements_app
 
 serve = typer.Typer(help="Serve over HTTP.", rich_markup_mode=None)
 
@@ -29,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(inspect)
     app.command()(verify)
     app.add_typer(serve, name="serve")
+    app.add_typer(endorsements_app, name="endorsements")
 
 
 def inspect(file: File, json: Json = False) -> int:

@@ -71,6 +71,7 @@ ITEMS: Final[Mapping[str, Mapping[str, Form]]] = {
         "attestation_key_certificate": Form.X509,
         "enrolled_attestation_key": Form.KEY,
     },
+    "sancus": {"vendor_key": Form.SECRET, "emulated_vendor_key": Form.SECRET},
 }
 
 
