@@ -416,7 +416,8 @@
         mov     r12, r15
         tst     r14
         jz      2f
-1:      mov.b   @r13+, 0(r15)
+1:      mov.b   @r13+, r11
+        mov.b   r11, 0(r15)
         inc     r15
         dec     r14
         jnz     1b
@@ -426,7 +427,7 @@
         cmp     r12, r13
         jnc     1f
         br      #memcpy                 /* from >= to: forwards */
-1:        mov     r12, r15
+1:      mov     r12, r15
         add     r14, r15
         add     r14, r13
         tst     r14

@@ -17,6 +17,8 @@ from broch.errors import DecodeError, UsageError
 from broch.image import Image, Interface
 from broch.tee.contract import (
     Claims,
+    Compiled,
+    CompileSettings,
     DeviceSettings,
     Endorsements,
     Measurement,
@@ -26,6 +28,8 @@ from broch.tee.contract import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
     from broch.tee.sancus.device import SancusDevice
@@ -77,6 +81,12 @@ class Sancus:
         module = self._read(packed).module
         return cached_module_key(vendor_key_of(endorsements)[0], module.text, module.layout)
 
+    def module_nonce(self, evidence: bytes) -> bytes:
+        """The nonce in an attestation (16 bytes); raises :class:`DecodeError`."""
+        from broch.tee.sancus.evidence import Evidence
+
+        return Evidence.from_bytes(evidence).nonce
+
     def authorise(self, packed: Packed, endorsements: Endorsements) -> bytes | None:
         """The deployer's word that this module may own its peripherals; None if it owns none."""
         from broch.tee.sancus.device import authorisation
@@ -90,6 +100,17 @@ class Sancus:
         from broch.tee.sancus.verify import verify
 
         return verify(evidence, endorsements, at=at)
+
+    def compile(
+        self,
+        source: "Path",
+        settings: CompileSettings,
+        signing_key: "RSAPrivateKey | None" = None,
+    ) -> Compiled:
+        """Build a module in C; see :func:`broch.tee.sancus.compiling.build`."""
+        from broch.tee.sancus.compiling import build
+
+        return build(source, settings)
 
     def device(self, settings: DeviceSettings) -> "SancusDevice":
         """An emulated node."""

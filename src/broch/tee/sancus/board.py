@@ -252,7 +252,8 @@ class Board:
         try:
             cpu.run(cycles)
         except _ExitError as reached:
-            status, size = cpu.registers[15], cpu.registers[14]
+            status = cpu.registers[15]
+            size = cpu.registers[14] if reached.address == memory.EXIT else 0
             fault = "was cut off by a violation" if reached.address == _VIOLATED else ""
         except IllegalInstructionError as exc:
             fault = f"ran into {exc.message} at {exc.place}"

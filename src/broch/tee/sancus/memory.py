@@ -16,13 +16,13 @@ HOST: Final = range(0x5C00, 0x5E00)  # the host's code
 EXIT: Final = 0x5C00
 TEXT: Final = range(0x5E00, 0xFE00)  # modules' text
 VECTORS: Final = range(0xFFE0, 0x10000)
-SLOTS: Final = 8
-TEXT_SIZE: Final = 0x1400  # bytes a slot
-SECRET_SIZE: Final = 0x06C0
+SLOTS: Final = 4
+TEXT_SIZE: Final = 0x2800  # bytes a slot
+SECRET_SIZE: Final = 0x0D80
 
 
 def slot(number: int) -> Layout:
-    """The place of module ``number`` (0 to 7): all that it may fill.
+    """The place of module ``number`` (0 to 3): all that it may fill.
 
     Raises:
         UsageError: there is no such place.
