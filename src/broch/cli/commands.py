@@ -178,7 +178,10 @@ def new(
 
 @app.command()
 def run(
-    path: Annotated[Path, typer.Argument(metavar="FILE.sgxs", help="The enclave.")],
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.sgxs", help="The enclave; of FILE.c, it is built first."),
+    ],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-- ARGS]", help="What the enclave is given.", show_default=False),

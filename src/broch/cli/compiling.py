@@ -1,12 +1,15 @@
 """``broch image build`` of a module in C: compile, sign, write, print."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from broch.app.home import Home
 from broch.cli import output
+from broch.cli.image import write_whole
 from broch.cli.sgx_tools import named_number
 from broch.errors import UsageError
 from broch.image import is_name
@@ -45,13 +48,7 @@ def build(
     as_json: bool,
 ) -> int:
     """Build, sign, write, print; the exit code."""
-    from broch.cli.image import write_whole
-
-    kind = registry.find(tee)
-    if not isinstance(kind, Compiler):
-        names = (n for n in registry.names() if isinstance(registry.find(n), Compiler))
-        hint = f"native code is built for: {', '.join(names)}"
-        raise UsageError(f"modules for {kind.title} are not written in C", hint=hint)
+    kind, compiler = find_compiler(tee)
     name = source.resolve().name.removesuffix(SUFFIX) if name is None else name
     if not is_name(name):
         hint = "a name begins with a-z and goes on with a-z, 0-9, - or _"
@@ -67,14 +64,48 @@ def build(
         threads=_number("--threads", options.threads),
     )
     key = Home.find().signing_key(kind) if kind.needs_signing_key else None
-    built = kind.compile(source, settings, key)
-    written = {}
-    for suffix, data in built.files.items():
-        path = Path(f"{name}{suffix}") if out is None else out.with_suffix(suffix)
-        write_whole(path, data)
-        written[suffix.removeprefix(".")] = str(path)
+    built = compiler.compile(source, settings, key)
+    stem = Path(name) if out is None else out
+    if stem.suffix in built.files:
+        stem = stem.with_suffix("")
+    written = _write(built, stem)
     _print(kind, name, built, written, as_json=as_json)
     return 0
+
+
+@contextmanager
+def built_to_run(source: Path, tee: str) -> Iterator[Path]:
+    """A module in C, built for debugging, in a folder that is gone afterwards: its image."""
+    kind, compiler = find_compiler(tee)
+    settings = CompileSettings(name="module", debug=True)
+    built = compiler.compile(source, settings, Home.find().signing_key(kind))
+    with TemporaryDirectory(prefix="broch-run-") as folder:
+        written = _write(built, Path(folder) / source.stem)
+        yield Path(written["sgxs"])
+
+
+def find_compiler(tee: str) -> tuple[Tee, Compiler]:
+    """A TEE that has modules in C.
+
+    Raises:
+        UsageError: it has none, or there is no such TEE.
+    """
+    kind = registry.find(tee)
+    if isinstance(kind, Compiler):
+        return kind, kind
+    names = (name for name in registry.names() if isinstance(registry.find(name), Compiler))
+    hint = f"native code is built for: {', '.join(names)}"
+    raise UsageError(f"modules for {kind.title} are not written in C", hint=hint)
+
+
+def _write(built: Compiled, stem: Path) -> dict[str, str]:
+    """Write what was built; kind -> file."""
+    written = {}
+    for suffix, data in built.files.items():
+        path = stem.with_name(stem.name + suffix)
+        write_whole(path, data)
+        written[suffix.removeprefix(".")] = str(path)
+    return written
 
 
 def _number(option: str, text: str | None) -> int | None:

@@ -21,7 +21,14 @@ def run(
     sgx2: bool,
     as_json: bool,
 ) -> int:
-    """Run an enclave; the exit code."""
+    """Run an enclave, or a module in C after building it; the exit code."""
+    if path.suffix == ".c":
+        from broch.cli import compiling
+
+        with compiling.built_to_run(path, "sgx") as built:
+            return run(
+                built, arguments, signature=signature, engine=engine, sgx2=sgx2, as_json=as_json
+            )
     # With --json, standard output is for the one object.
     usercalls = Usercalls(stdout=_STDERR) if as_json else Usercalls()
     with Program(
