@@ -42,6 +42,9 @@ class NoKernel:
     def mkdir(self, path: str) -> None:
         raise error(errno.ENOENT)
 
+    def rmdir(self, path: str) -> None:
+        raise error(errno.ENOENT)
+
     def ioctl(self, path: str, request: int, argument: ctypes.Structure) -> None:
         raise error(errno.ENOENT)
 
@@ -109,6 +112,10 @@ class TsmKernel(NoKernel):
         if not self.provider:
             raise error(errno.ENXIO)  # tsm_report_make_item: no provider is registered
         self.instances[name] = Instance()
+
+    def rmdir(self, path: str) -> None:
+        if self.instances.pop(path.removeprefix(REPORTS + "/"), None) is None:
+            raise error(errno.ENOENT)
 
     def write(self, path: str, data: bytes) -> None:
         instance, attribute = self._split(path)
@@ -423,6 +430,9 @@ class Machine(NoKernel):
 
     def mkdir(self, path: str) -> None:
         self._of(path).mkdir(path)
+
+    def rmdir(self, path: str) -> None:
+        self._of(path).rmdir(path)
 
     def ioctl(self, path: str, request: int, argument: ctypes.Structure) -> None:
         self._of(path).ioctl(path, request, argument)

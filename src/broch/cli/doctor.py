@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from broch.app.home import Home
-from broch.cli import output
+from broch.cli import doctor_hardware, output
 from broch.cli.table import Table, show
 from broch.enclave import sandbox
 from broch.enclave.device_folder import check_private
@@ -40,19 +40,6 @@ class Check:
     ok: bool
     found: str
     means: str
-
-
-_DEVICES: Final = (  # file, what it is
-    ("/dev/sgx_enclave", "Intel SGX: enclaves"),
-    ("/dev/sgx_provision", "Intel SGX: quotes"),
-    ("/dev/attestation", "Gramine: evidence of an SGX enclave"),
-    ("/dev/tdx_guest", "Intel TDX: this machine is a trust domain"),
-    ("/dev/sev-guest", "AMD SEV-SNP: this machine is a confidential guest"),
-    ("/dev/nsm", "AWS Nitro: this machine is an enclave"),
-    ("/dev/tee0", "Arm TrustZone: OP-TEE"),
-    ("/dev/keystone_enclave", "RISC-V Keystone"),
-    ("/dev/tpmrm0", "TPM 2.0"),
-)
 
 
 def doctor(*, as_json: bool) -> int:
@@ -89,8 +76,14 @@ def examine() -> Iterator[Check]:
     yield _home()
     yield _user()
     yield _ptrace()
-    for path, what in _DEVICES:
-        yield _device(path, what)
+    for device in doctor_hardware.look():
+        yield Check(
+            name=device.path,
+            need=Need.HARDWARE,
+            ok=device.problem is None,
+            found=device.problem or device.found,
+            means=device.means,
+        )
 
 
 def _check(name: str, need: Need, problem: str | None, found: str, ok: str, lack: str) -> Check:
@@ -275,17 +268,3 @@ def _trace_a_child() -> None:
         os._exit(0 if libc.ptrace(0, 0, None, None) == 0 else 1)  # PTRACE_TRACEME
     if os.waitpid(child, 0)[1] != 0:
         raise OSError("not allowed")
-
-
-def _device(path: str, what: str) -> Check:
-    problem = None
-    if not os.access(path, os.R_OK):
-        problem = "may not be read" if os.path.exists(path) else "not here"
-    return _check(
-        path,
-        Need.HARDWARE,
-        problem,
-        "here",
-        f'{what}: nodes may say device = "native"',
-        f"{what}: not for nodes on this machine",
-    )

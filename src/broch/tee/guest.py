@@ -119,8 +119,8 @@ class GuestTee:
         self.title = verifier.title
         self.report_data_size = min(verifier.report_data_size, _REPORT_DATA_SIZE)
         self.seal_bindings = seal_bindings
+        self.open = hardware  # of this process's machine, for evidence over any report data
         self._verifier = verifier
-        self._hardware = hardware
 
     def new_signing_key(self) -> RSAPrivateKey:
         """Images for native devices carry no signature.
@@ -163,7 +163,7 @@ class GuestTee:
         Raises:
             UndecidedError: it is not of this kind, or its device may not be used.
         """
-        return GuestDevice(self, settings.name, self._hardware(settings))
+        return GuestDevice(self, settings.name, self.open(settings))
 
 
 class GuestDevice:

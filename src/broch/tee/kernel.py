@@ -44,6 +44,8 @@ class Kernel(Protocol):
 
     def mkdir(self, path: str) -> None: ...
 
+    def rmdir(self, path: str) -> None: ...
+
     def ioctl(self, path: str, request: int, argument: ctypes.Structure) -> None:
         """Open the device, have the kernel change ``argument`` in place, close."""
         ...
@@ -88,6 +90,10 @@ class Linux:
     def mkdir(self, path: str) -> None:
         """Make a folder; EEXIST where there is one."""
         self._path(path).mkdir()
+
+    def rmdir(self, path: str) -> None:
+        """Remove a folder; of configfs, with the attributes in it."""
+        self._path(path).rmdir()
 
     def ioctl(self, path: str, request: int, argument: ctypes.Structure) -> None:
         """See :meth:`Kernel.ioctl`."""

@@ -47,6 +47,21 @@ def is_here(kernel: Kernel) -> bool:
     return kernel.exists(FOLDER)
 
 
+def provider(kernel: Kernel, name: str) -> str:
+    """Whose reports this machine gives, by an instance of this name that is made and removed.
+
+    Raises:
+        OSError: there is no configfs-tsm, or this user may not make instances.
+    """
+    instance = f"{FOLDER}/{name}"
+    with contextlib.suppress(FileExistsError):
+        kernel.mkdir(instance)
+    try:
+        return _text(kernel, f"{instance}/provider")
+    finally:
+        kernel.rmdir(instance)
+
+
 def get(
     kernel: Kernel,
     name: str,

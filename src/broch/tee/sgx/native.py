@@ -39,7 +39,7 @@ class Gramine:
 
     def __init__(self, settings: NativeSettings) -> None:
         self._kernel = settings.kernel
-        kind = _read(self._kernel, "attestation_type", 64).strip().decode("ascii", "replace")
+        kind = attestation_type(self._kernel)
         if kind != "dcap":
             raise UndecidedError(
                 f"Gramine's attestation is of type {kind!r}, expected 'dcap'",
@@ -72,6 +72,15 @@ class Gramine:
     def endorsements(self) -> Endorsements:
         """Gramine hands out none; PCK certificates are in the quote."""
         return Endorsements(anchors=())
+
+
+def attestation_type(kernel: Kernel) -> str:
+    """By which scheme Gramine attests: "dcap", or "none".
+
+    Raises:
+        UndecidedError: this is not under Gramine.
+    """
+    return _read(kernel, "attestation_type", 64).strip().decode("ascii", "replace")
 
 
 def target_info(kernel: Kernel) -> bytes:
