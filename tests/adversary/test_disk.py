@@ -160,7 +160,7 @@ def test_two_enclaves_of_one_module_do_not_share_a_store(stage: Stage) -> None:
             await world.marker("twin")
 
     async def keep_there(handle: int, n: int) -> None:
-        port = world.supervisor._modules["source"].built.image.interface.number("keep")
+        port = world.supervisor._modules["source"].built.interface.number("keep")
         call = CALL.pack(Kind.CALL, n, port) + msgspec.msgpack.encode({"n": n})
         world.wire.tell_enclave("a", handle, call)
         while not any(f.handle == handle and f.kind == Kind.RESULT for f in world.wire.seen):

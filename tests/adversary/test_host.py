@@ -125,7 +125,7 @@ def test_arguments_of_another_type_reach_no_code(poked: World, arguments: bytes)
     """An entry's arguments are the host's: what does not fit is an answer, not an end."""
 
     async def work() -> None:
-        interface = poked.supervisor._modules["source"].built.image.interface
+        interface = poked.supervisor._modules["source"].built.interface
         port = interface.number("double")
         poked.wire.tell_enclave(
             "a", poked.handle("source"), CALL.pack(Kind.CALL, 2**40, port) + arguments

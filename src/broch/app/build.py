@@ -5,7 +5,7 @@ a single file by its name. Further files are named relative to the source's fold
 it, else to the descriptor's. So an image does not depend on where the application lies.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,8 +19,18 @@ from broch.errors import BrochError, DecodeError, MalformedError, UsageError
 from broch.image import Image, Interface
 from broch.sdk import DeclarationError
 from broch.tee import registry
-from broch.tee.contract import Measurement, Packed, PackSettings, SealBinding, Tee
+from broch.tee.contract import (
+    Compiler,
+    CompileSettings,
+    Measurement,
+    Packed,
+    PackSettings,
+    SealBinding,
+    Tee,
+)
+from broch.tee.hosting import SharedKeyTee
 
+NATIVE_SOURCES: Final = (".c", ".elf")
 _THREADS: Final = 4
 _MAX_FILE: Final = 16 * 1024 * 1024  # bytes
 
@@ -48,7 +58,7 @@ class Built:
 
     spec: ModuleSpec
     tee: Tee
-    image: Image
+    interface: Interface = field(repr=False)
     packed: Packed = field(repr=False)
     measurement: Measurement
     sources: Sources = field(repr=False)
@@ -125,9 +135,8 @@ def _build(
     deployer: bytes,
     signing_key: RSAPrivateKey | None,
 ) -> Built:
-    if spec.source.suffix == ".c":
-        problem = f"TEE {tee.name} runs no modules in C inside an application"
-        raise UsageError(problem, place=descriptor.place("modules", spec.name, "source"))
+    if spec.source.suffix in NATIVE_SOURCES:
+        return _build_native(descriptor, spec, tee)
     sources = read_sources(spec, descriptor.folder)
     try:
         interface = declarer.declare(sources.files, sources.main)
@@ -156,8 +165,61 @@ def _build(
     except BrochError as exc:
         raise type(exc)(exc.message, place=exc.place or place, hint=exc.hint) from None
     return Built(
-        spec=spec, tee=tee, image=image, packed=packed, measurement=measurement, sources=sources
+        spec=spec,
+        tee=tee,
+        interface=interface,
+        packed=packed,
+        measurement=measurement,
+        sources=sources,
     )
+
+
+def _build_native(descriptor: Descriptor, spec: ModuleSpec, tee: Tee) -> Built:
+    """A module in C, or a program that was linked before; for TEEs that run such modules."""
+    place = descriptor.place("modules", spec.name, "source")
+    if not isinstance(tee, SharedKeyTee):
+        problem = f"TEE {tee.name} runs no modules in C inside an application"
+        raise UsageError(
+            problem, place=place, hint="write it in Python, or put it on a Sancus node"
+        )
+    sources = read_sources(spec, descriptor.folder)
+    try:
+        packed = _native(descriptor, spec, tee, sources)
+        interface, measurement = tee.interface(packed), tee.measure(packed)
+    except DecodeError as exc:
+        raise MalformedError(exc.problem, place=place, hint=exc.hint) from None
+    except BrochError as exc:
+        found = _real_place(sources, exc.place) if exc.place else place
+        raise type(exc)(exc.message, place=found, hint=exc.hint) from None
+    return Built(
+        spec=spec,
+        tee=tee,
+        interface=interface,
+        packed=packed,
+        measurement=measurement,
+        sources=sources,
+    )
+
+
+def _native(descriptor: Descriptor, spec: ModuleSpec, tee: Tee, sources: Sources) -> Packed:
+    if spec.source.suffix == ".elf":
+        return Packed(tee=tee.name, data=sources.files[sources.main])
+    if not isinstance(tee, Compiler):
+        raise UsageError(f"TEE {tee.name} has no compiler: give it an .elf file")
+    settings = CompileSettings(
+        name=spec.name,
+        files=tuple(descriptor.folder / name for name in spec.files),
+        version=spec.version,
+        debug=descriptor.policy.debug,
+        slot=_slot(descriptor, spec),
+    )
+    return tee.compile(spec.source, settings, None).packed
+
+
+def _slot(descriptor: Descriptor, spec: ModuleSpec) -> int:
+    """Which place in its node's memory a module gets: its position among those of the node."""
+    beside = [name for name, other in descriptor.modules.items() if other.node == spec.node]
+    return beside.index(spec.name)
 
 
 def read_sources(spec: ModuleSpec, folder: Path) -> Sources:
@@ -211,4 +273,13 @@ def _real_place(sources: Sources, place: str) -> str:
 
 def interfaces(built: Mapping[str, Built]) -> dict[str, Interface]:
     """The interface of each module, for :func:`broch.app.wiring.wire`."""
-    return {name: module.image.interface for name, module in built.items()}
+    return {name: module.interface for name, module in built.items()}
+
+
+def ciphers(built: Mapping[str, Built]) -> dict[str, Collection[str]]:
+    """The ciphers of those modules that do not speak all of them, for the same."""
+    return {
+        name: module.tee.ciphers
+        for name, module in built.items()
+        if isinstance(module.tee, SharedKeyTee)
+    }

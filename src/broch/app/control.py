@@ -62,6 +62,17 @@ class ControlClient:
         done: dict[str, Any] = self._ask({"do": "update", "module": module})
         return done
 
+    def operate(self, node: str, action: str, target: str = "", value: Any = None) -> Any:
+        """Act on a node's emulated peripherals, or look at them; what there is to see.
+
+        Raises:
+            UsageError: no such node, action or peripheral.
+            PolicyError: no module owns the peripheral.
+        """
+        return self._ask(
+            {"do": "device", "module": node, "name": action, "target": target, "value": value}
+        )
+
     def down(self) -> None:
         """End the application; returns when nothing of it is left."""
         self._ask({"do": "down"})

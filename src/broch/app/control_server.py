@@ -4,6 +4,8 @@
     {"do": "call", "module": m, "name": entry, "value": json}     -> {"ok": result}
     {"do": "emit", "module": m, "name": input, "value": json}     -> {"ok": null}
     {"do": "update", "module": m}                                 -> {"ok": what it did}
+    {"do": "device", "module": node, "name": action, "target": peripheral, "value": json}
+                                                                  -> {"ok": what can be seen}
     {"do": "events", "follow": bool}                              -> {"event": {...}}, ...
     {"do": "down"}                                                -> {"ok": null}, once all is down
 
@@ -39,6 +41,7 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     do: str
     module: str = ""
     name: str = ""
+    target: str = ""
     value: Any = None
     follow: bool = False
 
@@ -128,6 +131,10 @@ class ControlServer:
             return await supervisor.emit(question.module, question.name, question.value)
         if question.do == "update":
             return await supervisor.update(question.module)
+        if question.do == "device":
+            return await supervisor.operate(
+                question.module, question.name, question.target, question.value
+            )
         raise UsageError(f"no such question: {question.do!r:.40}")
 
     async def _stream(self, writer: asyncio.StreamWriter, *, follow: bool) -> None:

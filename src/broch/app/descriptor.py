@@ -283,8 +283,8 @@ def _source(table: Table, folder: Path) -> Path:
         pass  # noted already
     elif not os.path.isdir(path):
         check_file(table, ("source",), text, path)
-        if path.suffix not in (".py", ".c"):
-            expected = "a .py file, a .c file or a folder with __init__.py"
+        if path.suffix not in (".py", ".c", ".elf"):
+            expected = "a .py, .c or .elf file or a folder with __init__.py"
             table.wrong("source", f"source is {describe(text)}, expected {expected}")
     elif not os.path.isfile(path / "__init__.py"):
         problem = f"the folder {describe(text)} has no __init__.py"

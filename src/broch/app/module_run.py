@@ -22,6 +22,7 @@ from broch.errors import (
     UsageError,
 )
 from broch.image import PortKind
+from broch.tee.hosting import SharedKeyTee
 
 _PATIENCE: Final = 60.0  # seconds for an answer of the join, on top of the module's own limit
 _MAX_TEXT: Final = 1000  # characters shown of what an enclave says
@@ -87,20 +88,30 @@ class ModuleRun:
         self._report, self._said_bye = None, False
         ready = self._expect(Kind.READY)
         try:
-            self.pid = await self.node.link.load(self._order(handle, unsandboxed))
+            signature = await asyncio.to_thread(self._signature)
+            self.pid = await self.node.link.load(self._order(handle, signature, unsandboxed))
         except BrochError as exc:
             place = exc.place or self.name
             raise type(exc)(exc.message, place=place, hint=exc.hint) from None
         await self._answer(ready, Kind.READY)
 
-    def _order(self, handle: int, unsandboxed: bool) -> Load:
-        spec, interface = self.built.spec, self.built.image.interface
+    def _signature(self) -> bytes | None:
+        """What the device wants to see beside the image."""
+        tee, packed = self.built.tee, self.built.packed
+        if not isinstance(tee, SharedKeyTee):
+            return packed.signature
+        endorsements = self.node.endorsements()
+        tee.module_key(packed, endorsements)  # takes long, and is kept for when evidence comes
+        return tee.authorise(packed, endorsements)
+
+    def _order(self, handle: int, signature: bytes | None, unsandboxed: bool) -> Load:
+        spec, interface = self.built.spec, self.built.interface
         return Load(
             handle=handle,
             module=self.name,
             tee=self.built.tee.name,
             data=self.built.packed.data,
-            signature=self.built.packed.signature,
+            signature=signature,
             memory_mb=spec.limits.memory_mb,
             unsandboxed=unsandboxed,
             seconds=spec.limits.seconds,
@@ -171,7 +182,7 @@ class ModuleRun:
             PolicyError: the module refused.
             ModuleFailedError: the module ended.
         """
-        interface, what = self.built.image.interface, f"{self.name}.{entry}"
+        interface, what = self.built.interface, f"{self.name}.{entry}"
         port = interface.find(entry, PortKind.ENTRY)
         if port is None:
             names = ", ".join(p.name for p in interface.of(PortKind.ENTRY)) or "none"

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -19,15 +20,17 @@ from broch.app.deployer import Admission
 from broch.app.descriptor import Descriptor
 from broch.app.descriptor_nodes import DeviceKind, Node
 from broch.app.home import Home
+from broch.app.keyed import KeyedAdmission
 from broch.app.native import NativeAdmission
 from broch.app.reports import error_from_data
 from broch.attest import Policy
-from broch.enclave import device_folder
+from broch.enclave import device_folder, mcu
 from broch.enclave.launcher import Launcher, NodeProcess
 from broch.enclave.machine import MachineSpec
-from broch.errors import BrochError, InternalError
+from broch.errors import BrochError, InternalError, UsageError
 from broch.tee import registry
 from broch.tee.contract import Endorsements
+from broch.tee.hosting import SharedKeyTee
 
 _AGENT: Final = "broch.app.agent:main"
 _START_SECONDS: Final = 60  # a new device makes its keys
@@ -62,6 +65,7 @@ class NodeRun:
         self._native = str(hardware) if native else ""
         self._device = home.device(descriptor.app.name, node.name, kind)
         self._process: NodeProcess | None = None
+        self._panel = asyncio.Lock()
         self._link: AgentLink | None = None
 
     @property
@@ -79,7 +83,11 @@ class NodeRun:
     def admission(self, built: Built, deployer: Ed25519PrivateKey) -> Admission:
         """One join with a module that runs here; ``deployer`` signs its grants."""
         policy = self._descriptor.policy
-        kind = partial(NativeAdmission, node=self.node) if self._native else Admission
+        kind: Callable[..., Admission] = Admission
+        if self._native:
+            kind = partial(NativeAdmission, node=self.node)
+        elif isinstance(built.tee, SharedKeyTee):
+            kind = partial(KeyedAdmission, packed=built.packed, shared=built.tee)
         return kind(
             app=self._descriptor.app.name,
             module=built.spec.name,
@@ -184,6 +192,24 @@ class NodeRun:
                         break
                     line += part
         return line
+
+    async def operate(self, action: str, target: str, value: Any) -> dict[str, Any]:
+        """Act on the device's peripherals, or look at them: hands and eyes, past the agent.
+
+        Raises:
+            UsageError: no such action or peripheral, or a device without any.
+            PolicyError: no module owns the peripheral.
+            InternalError: the device is gone.
+        """
+        if self._process is None or not isinstance(registry.find(self.node.tee), SharedKeyTee):
+            raise UsageError(
+                f"node {self.node.name} ({self.node.tee}) has no peripherals to operate",
+                hint="a node of a microcontroller has: tee = 'sancus'",
+            )
+        async with self._panel:
+            return await asyncio.to_thread(
+                mcu.operate, self._process.panel, mcu.PanelOrder(action, target, value)
+            )
 
     def close(self) -> None:
         """End the node's processes."""

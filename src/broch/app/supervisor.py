@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from broch.app import leftovers, values
 from broch.app.agent_messages import TOKEN_SIZE
-from broch.app.build import Built, build, interfaces
+from broch.app.build import Built, build, ciphers, interfaces
 from broch.app.connecting import Connector, together
 from broch.app.control_server import ControlServer
 from broch.app.counting import Counting
@@ -130,7 +130,7 @@ class Supervisor:
         launcher = await self._launch()
         nodes = self._spawn(self._start_nodes(launcher))
         built = await asyncio.to_thread(self._build, launcher)
-        wiring = wire(self.descriptor, interfaces(built))
+        wiring = wire(self.descriptor, interfaces(built), speaks=ciphers(built))
         await nodes
         await self._assemble(built, wiring)
 
@@ -403,7 +403,7 @@ class Supervisor:
             PolicyError: the descriptor connects the operator to no such input.
         """
         run, what = self._module(module), f"{module}.{name}"
-        inputs = run.built.image.interface.of(PortKind.INPUT)
+        inputs = run.built.interface.of(PortKind.INPUT)
         if name not in [port.name for port in inputs]:
             names = ", ".join(port.name for port in inputs) or "none"
             raise UsageError(f"there is no input {what}", hint=f"inputs of {module}: {names}")
@@ -432,6 +432,15 @@ class Supervisor:
         if name not in self._modules:
             raise UndecidedError(f"app {self.descriptor.app.name} is starting", hint="try again")
         return self._modules[name]
+
+    async def operate(self, node: str, action: str, target: str, value: Any) -> dict[str, Any]:
+        """Act on a node's emulated peripherals; see :meth:`NodeRun.operate`."""
+        if node not in self.descriptor.nodes:
+            names = ", ".join(self.descriptor.nodes)
+            raise UsageError(f"there is no node {node!r:.80}", hint=f"nodes: {names}")
+        if self.state is not AppState.RUNNING:
+            raise UndecidedError(f"app {self.descriptor.app.name} is {self.state.value}")
+        return await self._nodes[node].operate(action, target, value)
 
     async def update(self, module: str) -> dict[str, Any]:
         """Replace a running module by what its source says now; see :meth:`Updater.update`."""

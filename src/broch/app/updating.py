@@ -18,16 +18,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from broch.app.build import Built, interfaces
+from broch.app.build import Built, ciphers, interfaces
 from broch.app.connecting import Connector
 from broch.app.deployer import Deployer
 from broch.app.descriptor import Descriptor, load
 from broch.app.journal import Journal
+from broch.app.keyed import cannot_update
 from broch.app.module_run import ModuleRun
 from broch.app.wiring import Wiring, wire
 from broch.enclave.launcher import StateFunctions
 from broch.enclave.messages import Kind
 from broch.errors import BrochError, UndecidedError, UsageError
+from broch.tee.hosting import SharedKeyTee
 
 _GRACE: Final = 1.0  # seconds for the old enclave's end, on top of the limit of one call
 _SHOWN: Final = 16  # hexadecimal digits of a measurement in text
@@ -124,13 +126,16 @@ class Updater:
         async with self._lock:
             old = self._modules[module]
             _check_runs(old)
+            if isinstance(old.built.tee, SharedKeyTee):
+                raise cannot_update(module)
             descriptor = await asyncio.to_thread(reread, self.descriptor, module)
             built = await asyncio.to_thread(self._build_one, descriptor, module)
             before, after = (b.measurement.value.hex() for b in (old.built, built))
             if old.built.measurement == built.measurement:
                 return Updated(module=module, before=before, after=after, state=False)
             running = {name: run.built for name, run in self._modules.items()}
-            wiring = wire(descriptor, interfaces({**running, module: built}))
+            all_built = {**running, module: built}
+            wiring = wire(descriptor, interfaces(all_built), speaks=ciphers(all_built))
             has_state = await asyncio.to_thread(self._hands_over, old.built, built)
             new = ModuleRun(built, old.node, self._journal)
             async with old.changing:

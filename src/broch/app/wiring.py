@@ -12,6 +12,7 @@ report asks for entries and fields that there are.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from broch.app.descriptor import (
@@ -26,7 +27,7 @@ from broch.app.descriptor import (
 from broch.image import Interface, Port, PortKind, Shape, fits, spell
 from broch.wire.toml_places import Keys, Problems, describe, near
 
-CIPHERS: Final[tuple[str, ...]] = (DEFAULT_CIPHER,)
+CIPHERS: Final[tuple[str, ...]] = (DEFAULT_CIPHER, "spongent-128")
 
 
 class ConnectionKind(StrEnum):
@@ -87,14 +88,21 @@ def wire(
     interfaces: Mapping[str, Interface],
     *,
     ciphers: Collection[str] = CIPHERS,
+    speaks: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> Wiring:
     """Check ``descriptor`` against the interfaces of all its modules.
+
+    Args:
+        descriptor: the application.
+        interfaces: of each module.
+        ciphers: all that there are.
+        speaks: those of modules that do not speak all of them.
 
     Raises:
         MalformedError: the first thing in the file that does not fit.
     """
     problems = descriptor.problems()
-    wirer = _Wirer(interfaces, ciphers, problems)
+    wirer = _Wirer(interfaces, ciphers, speaks, problems)
     for index, spec in enumerate(descriptor.connections):
         wirer.connect(index, spec)
     _check_requests(descriptor, interfaces, problems)
@@ -113,11 +121,13 @@ class _Wirer:
         self,
         interfaces: Mapping[str, Interface],
         ciphers: Collection[str],
+        speaks: Mapping[str, Collection[str]],
         problems: Problems,
     ) -> None:
         self.connections: list[Connection] = []
         self._interfaces = interfaces
         self._ciphers = ciphers
+        self._speaks = speaks
         self._problems = problems
         self._answered: dict[PortName, int] = {}  # requests -> index of their connection
 
@@ -129,6 +139,8 @@ class _Wirer:
             hint = f"known ciphers: {', '.join(self._ciphers)}"
             problem = f"unknown cipher {describe(spec.cipher)}"
             self._problems.add((*keys, "cipher"), problem, hint=hint)
+        else:
+            self._check_spoken(keys, spec)
         source = self._source((*keys, "from"), spec)
         target = self._target((*keys, "to"), spec, source)
         if source and target and not _fit(source, target):
@@ -149,6 +161,17 @@ class _Wirer:
                     result=port.result if is_request else None,
                 )
             )
+
+    def _check_spoken(self, keys: Keys, spec: ConnectionSpec) -> None:
+        for end in (spec.source, spec.target):
+            if isinstance(end, Operator) or end.module not in self._speaks:
+                continue
+            spoken = self._speaks[end.module]
+            if spec.cipher not in spoken:
+                problem = f"{end} does not speak {spec.cipher}: its node speaks {', '.join(spoken)}"
+                hint = f'write cipher = "{next(iter(spoken), "")}"'
+                self._problems.add((*keys, "cipher"), problem, hint=hint)
+                return
 
     def _source(self, keys: Keys, spec: ConnectionSpec) -> Port | None:
         if isinstance(spec.source, Operator):

@@ -17,10 +17,11 @@ import msgspec
 
 from broch.enclave import packets
 from broch.enclave.hosted import FaultError, HostedEnclave, Stopped, fault
+from broch.enclave.machine_client import error_of
 from broch.enclave.machine_messages import Answer, Ended, Kill, Load, LoadedReply, Question, Refusal
 from broch.enclave.messages import Kind
 from broch.enclave.ring import PoisonedError, Ring, RingClosedError, make_ring, open_ring
-from broch.errors import BrochError, UsageError
+from broch.errors import BrochError, InternalError, UsageError
 from broch.tee.contract import Packed
 from broch.tee.hosting import Microcontroller
 
@@ -46,6 +47,29 @@ class PanelAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _order: Final = msgspec.msgpack.Decoder(PanelOrder)
+_answer: Final = msgspec.msgpack.Decoder(PanelAnswer)
+_PANEL_SECONDS: Final = 30.0  # a module that runs for long is waited for
+
+
+def operate(panel: socket.socket, order: PanelOrder) -> dict[str, Any]:
+    """The operator's end of the panel: one order, and what there is to see then.
+
+    Raises:
+        BrochError: what the device refused with.
+        InternalError: the device is gone, or does not answer.
+    """
+    panel.settimeout(_PANEL_SECONDS)
+    try:
+        packets.send(panel, msgspec.msgpack.encode(order))
+        packet = packets.receive(panel)
+    except (OSError, TypeError) as exc:  # a value that is no plain data
+        raise InternalError(f"the device does not answer: {exc}") from None
+    if packet is None:
+        raise InternalError("the device is gone")
+    answer = _answer.decode(packet[0])
+    if answer.refusal is not None:
+        raise error_of(answer.refusal)
+    return answer.seen or {}
 
 
 class _Running:

@@ -107,6 +107,10 @@ class SharedKeyTee(Protocol):
         """
         ...
 
+    def module_nonce(self, evidence: bytes) -> bytes:
+        """What the module chose when it was attested (16 bytes); raises :class:`DecodeError`."""
+        ...
+
     def authorise(self, packed: Packed, endorsements: Endorsements) -> bytes | None:
         """What lets the device load this module; None where anyone may load it."""
         ...

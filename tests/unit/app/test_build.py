@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from broch.app.build import build, read_sources
 from broch.app.descriptor import Descriptor, load
 from broch.errors import MalformedError, UsageError
-from broch.image import Interface, Port, PortKind
+from broch.image import Image, Interface, Port, PortKind
 from broch.sdk import DeclarationError
 from broch.tee.contract import Tee
+from broch.tee.keystone.measurement import Triple
 
 APP = """
 [app]
@@ -98,7 +99,8 @@ def test_build_is_reproducible(descriptor: Descriptor) -> None:
         first, second = builds[0][name], builds[1][name]
         assert first.packed == second.packed
         assert first.measurement == second.measurement
-        assert first.image.runtime == FakeDeclarer.runtime
+        image = Triple.from_bytes(first.packed.data).eapp
+        assert Image.from_bytes(image).runtime == FakeDeclarer.runtime
     assert builds[0]["one"].measurement != builds[0]["two"].measurement
 
 

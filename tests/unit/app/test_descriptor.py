@@ -354,7 +354,7 @@ MALFORMED = [
      "'a\\\\b.py' is not a path inside the descriptor's folder", None),
     ("module: source is no Python", '"modules/valve"', '"data/soil.csv"',
      'source = "data/soil.csv"',
-     "source is 'data/soil.csv', expected a .py file, a .c file or a folder with __init__.py",
+     "source is 'data/soil.csv', expected a .py, .c or .elf file or a folder with __init__.py",
      None),
     ("module: type of files", '["data/soil.csv", "data/rain.csv"]', '"data/soil.csv"', "files",
      "files is 'data/soil.csv', expected an array of text", None),

@@ -204,7 +204,7 @@ def test_ciphers_of_others_can_be_allowed(tmp_path: Path) -> None:
 RULES = [
     # id, what is replaced, by what, where the error is, message, hint
     ("unknown cipher", 'to = "valve.set"', 'to = "valve.set"\ncipher = "rot13"', "rot13",
-     "unknown cipher 'rot13'", "known ciphers: aes-128-gcm"),
+     "unknown cipher 'rot13'", "known ciphers: aes-128-gcm, spongent-128"),
     ("unknown source", "controller.command", "controller.comand", "comand",
      "module controller has no port 'comand', expected an output or a request",
      "did you mean 'command'?"),
