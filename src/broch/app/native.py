@@ -61,7 +61,7 @@ def check_device(descriptor: Descriptor, node: Node, root: Path) -> None:
         raise UndecidedError(
             f"no {title} device: {' and '.join(files)} {verb} missing",
             place=place,
-            hint=f'run the node on a machine with {title}; device = "emulated" is for trying out',
+            hint=f"run the node on a machine with {title}; broch doctor shows what is here",
         )
     if node.tee not in registry.native_names():
         raise UndecidedError(f"this version of Broch cannot use {title} devices", place=place)

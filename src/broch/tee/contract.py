@@ -171,7 +171,7 @@ class Tee(Protocol):
     name: str
     title: str  # for people: "Intel SGX"
     report_data_size: int  # bytes that a report can carry
-    seal_bindings: tuple[SealBinding, ...]  # first one is the default
+    seal_bindings: tuple[SealBinding, ...]  # first one is the default; empty: it cannot seal
     needs_signing_key: bool
 
     def new_signing_key(self) -> RSAPrivateKey:
