@@ -75,9 +75,9 @@ class Vector:
 
 def tier(value: int) -> int:
     """The tier of one claim. Negative values are a verifier's own, of the same tiers."""
+    if -1 <= value <= 1:
+        return NONE  # no claim, unexpected evidence, malfunction
     size = -value if value < 0 else value + 1
-    if size <= 2:
-        return NONE  # 0, 1 and -1: no claim, unexpected evidence, malfunction
     return AFFIRMING if size <= 32 else WARNING if size <= 96 else CONTRAINDICATED
 
 
