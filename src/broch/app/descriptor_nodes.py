@@ -6,15 +6,19 @@ device = "native"               or "emulated"
 host = "127.0.0.1"              where its agent listens; port = 0: any free one
 policy = "snp.toml"             native: what is accepted of it (broch.attest.policy_file)
 endorsements = "endorsements"   native: folder or store of them, if any are needed
+
+[nodes.NAME.peripherals]        names for the operator's panel (broch device)
+button = "1.0"                  what the device calls it: of Sancus a pin, a port, or "uart"
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from broch.app.descriptor_paths import check_file, inside
 from broch.errors import UsageError
+from broch.image import is_name
 from broch.wire.toml_places import Problems, Table, describe, nearest
 
 
@@ -36,6 +40,7 @@ class Node:
     port: int = 0  # 0: any free one
     policy: Path | None = None  # absolute
     endorsements: Path | None = None  # absolute
+    peripherals: Mapping[str, str] = field(default_factory=dict)  # name -> the device's own
 
 
 def read_node(
@@ -52,6 +57,7 @@ def read_node(
         port=table.integer("port", 0, 0, 65535),
         policy=_policy(table, folder) if is_native else None,
         endorsements=_endorsements(table, folder) if is_native else None,
+        peripherals=_peripherals(table),
     )
     if node.tee and node.tee not in tees and not (is_native and node.tee in natives):
         _unknown_tee(table, node.tee, tees, natives)
@@ -68,6 +74,17 @@ def _unknown_tee(table: Table, tee: str, tees: Collection[str], natives: Collect
     slip = nearest(tee, sorted({*tees, *natives}))
     hint = f"did you mean {slip!r}? {installed}" if slip else installed
     table.wrong("tee", f"unknown TEE {describe(tee)}", hint, UsageError)
+
+
+def _peripherals(table: Table) -> dict[str, str]:
+    inner = table.table("peripherals")
+    found = {name: inner.text(name) for name in inner.names()}
+    for name in found:
+        if not is_name(name):
+            hint = "a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all"
+            inner.wrong(name, f"{describe(name)} is not a name", hint)
+    inner.close()
+    return found
 
 
 def _policy(table: Table, folder: Path) -> Path | None:

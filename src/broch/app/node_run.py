@@ -206,10 +206,10 @@ class NodeRun:
                 f"node {self.node.name} ({self.node.tee}) has no peripherals to operate",
                 hint="a node of a microcontroller has: tee = 'sancus'",
             )
+        order = mcu.PanelOrder(action, self.node.peripherals.get(target, target), value)
         async with self._panel:
-            return await asyncio.to_thread(
-                mcu.operate, self._process.panel, mcu.PanelOrder(action, target, value)
-            )
+            seen = await asyncio.to_thread(mcu.operate, self._process.panel, order)
+        return {"node": self.node.name, "named": dict(self.node.peripherals), **seen}
 
     def close(self) -> None:
         """End the node's processes."""

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from broch.cli import attesting
+from broch.cli.device import app as device
 from broch.cli.import_ import app as import_
+from broch.cli.sancus import app as sancus
 from broch.cli.sgx import app as sgx
 from broch.errors import UsageError
 
@@ -24,6 +26,8 @@ image = typer.Typer(help="Work with images.", rich_markup_mode=None)
 app.add_typer(image, name="image")
 app.add_typer(sgx, name="sgx")
 app.add_typer(import_, name="import")
+app.add_typer(sancus, name="sancus")
+app.add_typer(device, name="device")
 attesting.add_to(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
@@ -226,7 +230,9 @@ def image_build(
             metavar="SOURCE", help="A .py file, a folder with __init__.py, or a .c file."
         ),
     ],
-    tee: Annotated[str, typer.Option("--tee", metavar="TEE", help="sgx, trustzone or keystone.")],
+    tee: Annotated[
+        str, typer.Option("--tee", metavar="TEE", help="sgx, trustzone, keystone or sancus.")
+    ],
     app_name: Annotated[
         str, typer.Option("--app", metavar="NAME", help="The application that it is for.")
     ] = "app",

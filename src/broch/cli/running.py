@@ -12,7 +12,7 @@ from broch.cli.target import find_app, running_apps
 from broch.errors import UsageError
 
 
-def _connect(name: str | None) -> tuple[str, ControlClient]:
+def connect(name: str | None) -> tuple[str, ControlClient]:
     home = Home.find()
     app = find_app(home, name)
     running = running_apps(home)
@@ -24,7 +24,7 @@ def _connect(name: str | None) -> tuple[str, ControlClient]:
 
 def status(name: str | None, *, as_json: bool) -> int:
     """Show all that the supervisor knows."""
-    _, client = _connect(name)
+    _, client = connect(name)
     found = client.status()
     if as_json:
         output.print_json(found)
@@ -42,7 +42,7 @@ def call(entry: str, arguments: str | None, name: str | None, *, as_json: bool) 
     """Call an entry; what it returns is printed as JSON."""
     module, port = split(entry, "MODULE.ENTRY")
     given = parse(arguments, "ARGS") if arguments is not None else None
-    _, client = _connect(name)
+    _, client = connect(name)
     result = client.call(module, port, given)
     if as_json:
         output.print_json({"result": result})
@@ -55,7 +55,7 @@ def emit(target: str, value: str, name: str | None, *, as_json: bool) -> int:
     """Send an event to an input."""
     module, port = split(target, "MODULE.INPUT")
     given = parse(value, "JSON")
-    app, client = _connect(name)
+    app, client = connect(name)
     client.emit(module, port, given)
     if as_json:
         output.print_json({"app": app, "sent": f"{module}.{port}"})
@@ -66,7 +66,7 @@ def emit(target: str, value: str, name: str | None, *, as_json: bool) -> int:
 
 def events(name: str | None, *, follow: bool, as_json: bool) -> int:
     """Show the last events; with ``follow`` all that come, until the application ends."""
-    _, client = _connect(name)
+    _, client = connect(name)
     for event in client.events(follow=follow):
         if as_json:
             output.print_json(event)
@@ -78,7 +78,7 @@ def events(name: str | None, *, follow: bool, as_json: bool) -> int:
 
 def update(module: str, name: str | None, *, as_json: bool) -> int:
     """Replace a running module by what its source says now."""
-    app, client = _connect(name)
+    app, client = connect(name)
     done = client.update(module)
     if as_json:
         output.print_json({"app": app, **done})
@@ -93,7 +93,7 @@ def update(module: str, name: str | None, *, as_json: bool) -> int:
 
 def down(name: str | None, *, as_json: bool) -> int:
     """End an application; returns when nothing of it is left."""
-    app, client = _connect(name)
+    app, client = connect(name)
     client.down()
     if as_json:
         output.print_json({"app": app, "down": True})
