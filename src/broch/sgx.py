@@ -9,11 +9,11 @@ protected from who runs it. See docs/sgx-run.md.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -26,12 +26,14 @@ from broch.tee.contract import DeviceSettings, Endorsements
 from broch.tee.sgx import TEE, sgxs, signing, sigstruct
 from broch.tee.sgx.device import SgxDevice
 from broch.tee.sgx.faults import SgxNumber, SgxUntrustedError
-from broch.tee.sgx.run import engines
+from broch.tee.sgx.run import engines, quoting
+from broch.tee.sgx.run.library import Library, Reply
 from broch.tee.sgx.run.loading import LoadedEnclave, load
 from broch.tee.sgx.run.runner import Runner
-from broch.tee.sgx.run.usercalls import Usercalls
+from broch.tee.sgx.run.usercalls import Ocall, Usercalls
+from broch.tee.sgx.structures import Report
 
-__all__ = ["Program", "dummy_key", "endorsements", "open_device"]
+__all__ = ["Enclave", "Program", "Reply", "dummy_key", "endorsements", "open_device"]
 
 XCR0: Final = 0x7  # what the emulated CPU saves: x87, SSE, AVX
 _BEGIN: Final = timedelta(days=1)  # certificates of a new device begin so long ago
@@ -177,6 +179,9 @@ class Program:
         make = engines.choose(engine, sgx2=sgx2)
         self.device = open_device(home)
         self.usercalls = usercalls if usercalls is not None else Usercalls()
+        self.quote: bytes | None = None  # the last that it got, after connecting to quote.broch
+        service = quoting.QuoteService(self.device, self._quoted)
+        self.usercalls.services.setdefault(quoting.NAME, service)
         with ExitStack() as stack:
             self.enclave = _load(Path(path), signature, self.device, home)
             stack.callback(self.enclave.close)
@@ -198,11 +203,122 @@ class Program:
         """
         self._runner.run_program(arguments)
 
+    def _quoted(self, quote: bytes) -> None:
+        self.quote = quote
+
     def close(self) -> None:
         """End it, whatever it does."""
         self._stack.close()
 
-    def __enter__(self) -> "Program":
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Enclave:
+    """A library enclave, loaded and ready to be called.
+
+    Calls may come from several threads of Python; as many run at once as the enclave has threads.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        ocalls: Mapping[int, Ocall] | None = None,
+        signature: str | None = None,
+        engine: str | None = None,
+        sgx2: bool = False,
+        usercalls: Usercalls | None = None,
+        home: Home | None = None,
+    ) -> None:
+        """Load it.
+
+        Args:
+            path: the SGXS file, converted with ``--library``.
+            ocalls: number -> function, for what the enclave asks of its host. A function gets
+                bytes and returns nothing, a number (32 bits), bytes, or both. What it raises ends
+                the enclave, and is raised by the call.
+            signature: see :func:`find_signature`.
+            engine: ``native`` or ``unicorn``; None: the quickest there is.
+            sgx2: the CPU allows RDTSC in enclaves.
+            usercalls: its host, instead of an honest one with ``ocalls``.
+            home: which installation's device and dummy key.
+
+        Raises:
+            UsageError: a file is missing, or a choice is none.
+            DecodeError: not an SGXS stream, or not a SIGSTRUCT.
+            SgxError: the hardware's refusal.
+            UndecidedError: no engine is to be had.
+        """
+        maker = engines.choose(engine, sgx2=sgx2)
+        self.device = open_device(home)
+        host = usercalls if usercalls is not None else Usercalls(ocalls=ocalls)
+        host.services.setdefault(
+            quoting.NAME, quoting.QuoteService(self.device, lambda _quote: None)
+        )
+        self._loaded = _load(Path(path), signature, self.device, home)
+        try:
+            self._library = Library(
+                lambda: Runner(self._loaded, self.device, host, maker, library=True)
+            )
+        except BaseException:
+            self._loaded.close()
+            raise
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that it runs on."""
+        return self._library.engine
+
+    @property
+    def mrenclave(self) -> bytes:
+        """Its measurement (32 bytes)."""
+        return self._loaded.secs.mrenclave
+
+    @property
+    def mrsigner(self) -> bytes:
+        """Who signed it (32 bytes)."""
+        return self._loaded.secs.mrsigner
+
+    @property
+    def quote_target(self) -> bytes:
+        """TARGETINFO of the quoting enclave (512 bytes): whom a REPORT to be quoted must be for."""
+        return self.device.quote_target.to_bytes()
+
+    def call(self, number: int, data: bytes = b"") -> Reply:
+        """Call ``broch_call(number, data)`` in it.
+
+        Raises:
+            EnclaveError: it panicked, did what it must not, or ended earlier.
+        """
+        return self._library.call(number, data)
+
+    def enter(self, *parameters: int) -> tuple[int, int]:
+        """EENTER with up to five numbers of 64 bits; RSI and RDX of the return.
+
+        Raises:
+            EnclaveError: it panicked, did what it must not, or ended earlier.
+        """
+        return self._library.enter(*parameters)
+
+    def quote(self, report: bytes) -> bytes:
+        """A DCAP quote (version 3) of a REPORT (432 bytes) that an enclave made here.
+
+        Raises:
+            DecodeError: not a REPORT.
+            UntrustedError: it is not for the quoting enclave, or not of this machine.
+        """
+        return self.device.quote(Report.from_bytes(report))
+
+    def close(self) -> None:
+        """End it, whatever it does; calls that wait for it fail."""
+        self._library.close()
+        self._loaded.close()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -212,13 +212,28 @@ def run(
     sgx2: Annotated[
         bool, typer.Option("--sgx2", help="Run on a CPU with SGX2, which allows RDTSC.")
     ] = False,
+    quote: Annotated[
+        Path | None,
+        typer.Option(
+            "--quote",
+            metavar="FILE",
+            help="Where the quote goes that the enclave asks for, and its endorsements.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Run an SGX enclave here, without SGX (emulated)."""
     from broch.cli import run as run_
 
     return run_.run(
-        path, arguments or [], signature=signature, engine=engine, sgx2=sgx2, as_json=json
+        path,
+        arguments or [],
+        signature=signature,
+        engine=engine,
+        sgx2=sgx2,
+        quote=quote,
+        as_json=json,
     )
 
 

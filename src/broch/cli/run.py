@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from broch.cli import output
+from broch.cli import binary, output
+from broch.errors import UndecidedError, UsageError
 from broch.sgx import Program
 from broch.tee.sgx.run.ends import EnclaveError
 from broch.tee.sgx.run.usercalls import Usercalls
@@ -19,15 +20,24 @@ def run(
     signature: str | None,
     engine: str | None,
     sgx2: bool,
+    quote: Path | None,
     as_json: bool,
 ) -> int:
     """Run an enclave, or a module in C after building it; the exit code."""
+    if quote == binary.STREAM:
+        raise UsageError("standard output is the enclave's", place="--quote", hint="name a file")
     if path.suffix == ".c":
         from broch.cli import compiling
 
         with compiling.built_to_run(path, "sgx") as built:
             return run(
-                built, arguments, signature=signature, engine=engine, sgx2=sgx2, as_json=as_json
+                built,
+                arguments,
+                signature=signature,
+                engine=engine,
+                sgx2=sgx2,
+                quote=quote,
+                as_json=as_json,
             )
     # With --json, standard output is for the one object.
     usercalls = Usercalls(stdout=_STDERR) if as_json else Usercalls()
@@ -43,9 +53,33 @@ def run(
             program.run(arguments)
         except EnclaveError as exc:
             ended = exc
+        if quote is not None and ended is None:
+            _write_quote(program, quote)
         if as_json:
             output.print_json(_data(program, ended))
         return _say(ended)
+
+
+def _write_quote(program: Program, path: Path) -> None:
+    """The quote, and beside it what a verifier needs to believe it."""
+    if program.quote is None:
+        raise UndecidedError(
+            "the enclave asked for no quote",
+            place="--quote",
+            hint="it does by connecting to quote.broch: docs/sgx-run.md says how",
+        )
+    binary.write(path, [program.quote])
+    folder = path.with_name(f"{path.name}.endorsements")
+    endorsements = program.device.endorsements()
+    try:
+        (folder / "anchors").mkdir(parents=True, exist_ok=True)
+        for number, anchor in enumerate(endorsements.anchors):
+            (folder / "anchors" / f"emulated-{number}.der").write_bytes(anchor)
+        for name, data in endorsements.items.items():
+            (folder / name).write_bytes(data)
+    except OSError as exc:
+        raise UsageError(f"cannot be written: {exc.strerror}", place=str(folder)) from None
+    output.note(f"quote (emulated): {output.clean(str(path))}, endorsements in {folder.name}")
 
 
 def _say(ended: EnclaveError | None) -> int:
@@ -69,6 +103,7 @@ def _data(program: Program, ended: EnclaveError | None) -> dict[str, Any]:
         "isvsvn": secs.isvsvn,
         "debug": secs.debug,
         "usercalls": program.usercalls.count,
+        "quote": None if program.quote is None else program.quote.hex(),
         "ended": "exited" if ended is None else "failed",
         "error": None if ended is None else output.error_data(ended),
     }

@@ -64,6 +64,11 @@ class Registers(ctypes.Structure):
         )
     ]
 
+    @classmethod
+    def offset_of(cls, name: str) -> int:
+        """Where a register is in the structure (bytes)."""
+        return int(getattr(cls, name).offset)
+
 
 class Memory:
     """Bytes that the code and we see at once. Sparse: a page costs nothing until it is used."""

@@ -5,7 +5,6 @@ ENCLU, which is an illegal instruction to a CPU without SGX, and a fault outside
 with it. Between stops the code has the CPU to itself.
 """
 
-import ctypes
 import os
 import platform
 import signal
@@ -15,7 +14,7 @@ from typing import Final
 
 from broch.cpu.native import ptrace
 from broch.cpu.native.process import TracedProcess
-from broch.cpu.x86_64 import TRAP_FLAG, Region, Registers, Stop, StopKind
+from broch.cpu.x86_64 import Region, Registers, Stop, StopKind
 from broch.errors import InternalError, UndecidedError
 
 _SYSCALL: Final = signal.SIGTRAP | 0x80
@@ -28,6 +27,7 @@ _KINDS: Final = {
     signal.SIGBUS: StopKind.BUS,
 }
 _NO_SYSCALL: Final = 2**64 - 1
+_STOPPED: Final = 0x7F  # low byte of such a status
 
 
 class NativeEngine:
@@ -58,12 +58,15 @@ class NativeEngine:
             ) from exc
         self._leader = self._process.leader
         self._waiter = self._process.waiter
-        self._ids = list(self._process.threads)
-        self._index = {thread: index for index, thread in enumerate(self._ids)}
-        self._registers = [Registers() for _ in self._ids]
-        self._addresses = [ctypes.addressof(registers) for registers in self._registers]
-        for thread, address in zip(self._ids, self._addresses, strict=True):
-            ptrace.get_registers(thread, address)
+        self._ids = tuple(self._process.threads)
+        self._tracees = [ptrace.Tracee(thread) for thread in self._ids]
+        for tracee in self._tracees:
+            tracee.registers.orig_rax = _NO_SYSCALL
+        self._stops = {  # by thread and status of waitpid
+            (thread, signal_ << 8 | _STOPPED): (self._tracees[index], Stop(index, kind))
+            for index, thread in enumerate(self._ids)
+            for signal_, kind in _KINDS.items()
+        }
         self._is_open = True
 
     @property
@@ -73,39 +76,41 @@ class NativeEngine:
 
     def registers(self, thread: int) -> Registers:
         """See :meth:`broch.cpu.x86_64.Engine.registers`."""
-        return self._registers[thread]
+        return self._tracees[thread].registers
 
     def resume(self, thread: int) -> None:
         """See :meth:`broch.cpu.x86_64.Engine.resume`."""
-        registers = self._registers[thread]
-        registers.orig_rax = _NO_SYSCALL  # else the kernel may "restart" a call it never made
-        registers.eflags &= ~TRAP_FLAG
-        try:
-            ptrace.set_registers(self._ids[thread], registers)
-        except ProcessLookupError:
-            return  # killed: the next wait says so
-        ptrace.resume(ptrace.PTRACE_SYSEMU, self._ids[thread])
+        self._tracees[thread].run()
 
     def wait(self) -> Stop | None:
         """See :meth:`broch.cpu.x86_64.Engine.wait`."""
         while True:
-            found, status = self._waiter.any()
-            if found == 0:  # a signal to us: Python's handler runs now
-                continue
-            if found < 0 or status & 0xFF != 0x7F:
-                raise InternalError("the process that the code runs in was killed")
-            if found == self._leader:
-                ptrace.resume(ptrace.PTRACE_CONT, found)
-                if status >> 8 == signal.SIGUSR1:
-                    return None
-                continue
-            kind = _KINDS.get(status >> 8)
-            if kind is None:  # a signal that somebody sent: not the code's business
-                ptrace.resume(ptrace.PTRACE_SYSEMU, found)
-                continue
-            index = self._index[found]
-            ptrace.get_registers(found, self._addresses[index])
-            return Stop(index, kind)
+            news = self._waiter.any()
+            known = self._stops.get(news)
+            if known is not None:
+                tracee, stop = known
+                tracee.fetch()
+                if stop.kind is StopKind.SYSCALL:  # else the kernel may "restart" it
+                    tracee.registers.orig_rax = _NO_SYSCALL
+                return stop
+            if self._is_wake(*news):
+                return None
+
+    def _is_wake(self, thread: int, status: int) -> bool:
+        """Deal with what is no stop of the code's own making; whether it is that of :meth:`wake`.
+
+        Raises:
+            InternalError: the process is gone.
+        """
+        if thread == 0:  # a signal to us: Python's handler runs now
+            return False
+        if thread < 0 or status & 0xFF != _STOPPED:
+            raise InternalError("the process that the code runs in was killed")
+        if thread == self._leader:
+            ptrace.resume(ptrace.PTRACE_CONT, thread)
+            return status >> 8 == signal.SIGUSR1
+        ptrace.resume(ptrace.PTRACE_SYSEMU, thread)  # a signal that somebody sent it
+        return False
 
     def wake(self) -> None:
         """See :meth:`broch.cpu.x86_64.Engine.wake`."""

@@ -1,6 +1,7 @@
 """The few system calls that tracing takes (ptrace(2), waitpid(2), tgkill(2)).
 
 Calls that return at once are made without giving up Python's lock, which costs more than they do.
+What is called for every stop gets its arguments made once: to convert them costs as much again.
 """
 
 import ctypes
@@ -36,35 +37,65 @@ _ptrace: Final = _quick.ptrace
 _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _ptrace.restype = ctypes.c_long
 _waitpid: Final = _slow.waitpid
-_waitpid.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+_bare: Final = ctypes.PyDLL(None).ptrace  # for arguments that are converted already
+_GETREGS: Final = ctypes.c_long(PTRACE_GETREGS)
+_SETREGS: Final = ctypes.c_long(PTRACE_SETREGS)
+_SYSEMU: Final = ctypes.c_long(PTRACE_SYSEMU)
 _tgkill: Final = _quick.tgkill
 _tgkill.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int]
 
 
 class Waiter:
-    """waitpid with a place of its own for the status, so that a round takes no allocation."""
+    """waitpid of what this thread of ours traces."""
 
     def __init__(self) -> None:
         self._status = ctypes.c_int()
-        self._address = ctypes.addressof(self._status)
+        self._any = (ctypes.c_int(-1), ctypes.byref(self._status), ctypes.c_int(WALL | WNOTHREAD))
 
     def any(self) -> tuple[int, int]:
         """(Thread, status) of the next thread that stops or ends; (0, 0) if a signal came to us,
         (-1, 0) if there is none left.
         """
-        return self.one(-1)
+        found: int = _waitpid(*self._any)
+        return (found, self._status.value) if found > 0 else _nobody()
 
     def one(self, thread: int) -> tuple[int, int]:
         """The same of one thread."""
-        found = _waitpid(thread, self._address, WALL | WNOTHREAD)
-        if found > 0:
-            return found, self._status.value
-        number = ctypes.get_errno()
-        if number == _EINTR:
-            return 0, 0
-        if number == _ECHILD:
-            return -1, 0
-        raise InternalError(f"waitpid: {os.strerror(number)}", place="ptrace")
+        found: int = _waitpid(ctypes.c_int(thread), *self._any[1:])
+        return (found, self._status.value) if found > 0 else _nobody()
+
+
+def _nobody() -> tuple[int, int]:
+    number = ctypes.get_errno()
+    if number == _EINTR:
+        return 0, 0
+    if number == _ECHILD:
+        return -1, 0
+    raise InternalError(f"waitpid: {os.strerror(number)}", place="ptrace")
+
+
+class Tracee:
+    """A traced thread, and the registers that it is stopped with."""
+
+    def __init__(self, thread: int) -> None:
+        """Read the registers of ``thread``, which is stopped."""
+        self.registers = Registers()
+        place, number = ctypes.byref(self.registers), ctypes.c_long(thread)
+        self._fetch = (_GETREGS, number, None, place)
+        self._store = (_SETREGS, number, None, place)
+        self._run = (_SYSEMU, number, None, None)
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Read its registers, now that it is stopped again."""
+        _bare(*self._fetch)
+
+    def run(self) -> None:
+        """Let it run with these registers, and make no system call; a thread that was killed
+        meanwhile is left to the wait.
+        """
+        if _bare(*self._store) == 0:
+            _bare(*self._run)
 
 
 def request(kind: int, thread: int, address: int = 0, data: int = 0) -> None:

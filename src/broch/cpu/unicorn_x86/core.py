@@ -51,14 +51,12 @@ _INTERRUPTS: Final = {
 }
 _CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
+# Called for every stop, so with arguments that are converted once. Only the first gives up Python's
+# lock: the others return at once.
 _library: Final = unicorn.unicorn_py3.unicorn.uclib
-_quick: Final = ctypes.PyDLL(_library._name)
 _emu_start: Final = ctypes.CDLL(_library._name).uc_emu_start
-_emu_start.argtypes = [ctypes.c_void_p, *[ctypes.c_uint64] * 3, ctypes.c_size_t]
-_read: Final = _quick.uc_reg_read_batch
-_write: Final = _quick.uc_reg_write_batch
-for _call in (_read, _write):
-    _call.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+_read: Final = ctypes.PyDLL(_library._name).uc_reg_read_batch
+_write: Final = ctypes.PyDLL(_library._name).uc_reg_write_batch
 
 
 class Core:
@@ -77,16 +75,18 @@ class Core:
         self._uc.reg_write(x86_const.UC_X86_REG_CR4, cr4 | _CR4)
         self._hook(forbid_tsc)
         base = ctypes.addressof(self.registers)
-        self._ids = (ctypes.c_int * len(_REGISTERS))(*_REGISTERS.values())
-        self._places = (ctypes.c_void_p * len(_REGISTERS))(
-            *(base + getattr(Registers, name).offset for name in _REGISTERS)
-        )
         self._batch = (
-            self._handle,
-            ctypes.addressof(self._ids),
-            ctypes.addressof(self._places),
-            len(_REGISTERS),
+            ctypes.c_void_p(self._handle),
+            (ctypes.c_int * len(_REGISTERS))(*_REGISTERS.values()),
+            (ctypes.c_void_p * len(_REGISTERS))(
+                *(base + Registers.offset_of(name) for name in _REGISTERS)
+            ),
+            ctypes.c_int(len(_REGISTERS)),
         )
+        rip = ctypes.c_uint64.from_buffer(self.registers, Registers.offset_of("rip"))
+        nowhere, never = ctypes.c_uint64(0), ctypes.c_size_t(0)
+        self._timeout = ctypes.c_uint64(0)
+        self._start = (ctypes.c_void_p(self._handle), rip, nowhere, self._timeout, never)
         _read(*self._batch)
 
     def run(self, microseconds: int) -> StopKind | None:
@@ -95,8 +95,9 @@ class Core:
         None if it was only that the time was over (0: never is) or :meth:`interrupt` was called.
         """
         self._stopped_by = self.fault_address = None
+        self._timeout.value = microseconds
         _write(*self._batch)
-        error = _emu_start(self._handle, self.registers.rip, 0, microseconds, 0)
+        error = _emu_start(*self._start)
         _read(*self._batch)
         if (hooked := self._hooked()) is not None:
             self.registers.rip = self._stopped_at

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from broch.cpu.x86_64 import Region, Registers, Stop, StopKind
+from broch.cpu.x86_64 import Region, Registers, Stop
 from broch.errors import UndecidedError
 
 if TYPE_CHECKING:
@@ -66,17 +66,12 @@ class UnicornEngine:
                     self._changed.wait_for(lambda: self._is_woken)
                 continue
             thread = self._runnable.popleft()
-            kind = self._run(thread)
+            core = self._running = self._cores[thread] or self._core(thread)
+            kind = core.run(SLICE if self._runnable else 0)
+            self._running = None
             if kind is not None:
                 return Stop(thread, kind)
             self._runnable.append(thread)
-
-    def _run(self, thread: int) -> StopKind | None:
-        core = self._running = self._core(thread)
-        try:
-            return core.run(SLICE if self._runnable else 0)
-        finally:
-            self._running = None
 
     def wake(self) -> None:
         """See :meth:`broch.cpu.x86_64.Engine.wake`."""

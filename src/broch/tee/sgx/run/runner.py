@@ -8,13 +8,14 @@ All of this happens in one thread of ours, the one that calls :meth:`Runner.run`
 :meth:`Runner.post`.
 """
 
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from broch.cpu.x86_64 import Engine, Region, Stop, StopKind
+from broch.cpu.x86_64 import Engine, Region, Registers, Stop, StopKind
 from broch.tee.sgx.device import SgxDevice
 from broch.tee.sgx.faults import SgxFaultError
 from broch.tee.sgx.run import abi, explain, leaves
@@ -27,6 +28,7 @@ from broch.tee.sgx.run.ends import (
 )
 from broch.tee.sgx.run.leaves import Leaf
 from broch.tee.sgx.run.loading import LoadedEnclave
+from broch.tee.sgx.run.queues import FIFO_DESCRIPTOR, Queues
 from broch.tee.sgx.run.user_memory import UserMemory
 from broch.tee.sgx.run.usercalls import Call, ExitedError, Usercalls, Waiting, name
 from broch.tee.sgx.run.waiting import (
@@ -41,9 +43,15 @@ RETURN: Final = 0x10_0000  # where EEXIT is to go: an address of the host, where
 _ARGV0: Final = b"enclave"
 _ENCLU: Final = leaves.INSTRUCTION
 _EEXIT: Final = int(Leaf.EEXIT)
-_FLAGS_CLEARED: Final = 0xDD5  # CF, PF, AF, ZF, SF, TF, DF, OF
+_FAULT: Final = StopKind.FAULT
+_CSSA: Final = 0  # SSA frames in use
+_RFLAGS: Final = 0x202  # interrupts enabled, all else clear
+_NO_SYSCALL: Final = 2**64 - 1
+# RBX, R11, R10, R9, R8, RAX, RCX, RDX, RSI, RDI, (of Linux), RIP, which lie side by side
+_ENTRY_REGISTERS: Final = struct.Struct("=12Q")
+_ENTRY_OFFSET: Final = Registers.offset_of("rbx")
 
-Returned = Callable[[Answer | BaseException], None]
+Returned = Callable[[Answer], None]
 
 
 class _State(Enum):
@@ -51,6 +59,9 @@ class _State(Enum):
     RUNNING = auto()
     CALLING = auto()  # a worker serves its usercall
     WAITING = auto()  # for an event
+
+
+_RUNNING: Final = _State.RUNNING
 
 
 @dataclass(slots=True)
@@ -62,6 +73,7 @@ class _Thread:
     fs: int
     gs: int
     debug_buffer: int
+    registers: Registers = field(default_factory=Registers)  # the engine's, once there is one
     state: _State = _State.FREE
     returned: Returned | None = None  # whom the value that it returns is for
     mask: int = 0  # while it waits
@@ -115,10 +127,12 @@ class Runner:
             )
             for tcs in enclave.threads
         ]
-        self._queues: object | None = None
+        self._queues: Queues | None = None
         usercalls.attach(self)
         try:
             self.engine: Final = engine([*enclave.regions, self.memory.region], len(self._threads))
+            for index, thread in enumerate(self._threads):
+                thread.registers = self.engine.registers(index)
         except BaseException:
             self.memory.close()
             raise
@@ -186,11 +200,15 @@ class Runner:
                 return index
         return None
 
-    def close(self) -> None:
-        """End it, whatever it does; nothing is left."""
+    def stop(self) -> None:
+        """End it, whatever it does. User memory stays."""
         self._workers.close()
         self.engine.close()
         self._usercalls.shut_down()
+
+    def close(self) -> None:
+        """End it, whatever it does; nothing is left."""
+        self.stop()
         self.memory.close()
 
     # What usercalls need (:class:`broch.tee.sgx.run.usercalls.Host`)
@@ -229,36 +247,40 @@ class Runner:
                 return event
         return None
 
-    def start_queues(self, usercall: int, returns: int, cancel: int) -> None:
-        """Serve asynchronous usercalls."""
-        raise EnclaveFaultError("asynchronous usercalls are not served")
+    def start_queues(self, usercall: int, returns: int, cancel: int) -> bool:
+        """Serve asynchronous usercalls through queues that these places will tell of."""
+        if self._queues is not None:
+            return False
+        memory, dispatch = self.memory, self._usercalls.dispatch
+        for place in (usercall, returns, *([cancel] if cancel else [])):
+            memory.check(place, FIFO_DESCRIPTOR)
+        queues = Queues(memory, self._workers, dispatch, self.send, self.post)
+        memory.write(usercall, queues.usercalls.descriptor)
+        memory.write(returns, queues.returns.descriptor)
+        if cancel:
+            memory.write(cancel, queues.cancels.descriptor)
+        self._queues = queues
+        return True
 
     # From stop to stop
 
     def _stopped(self, stop: Stop) -> None:
         index, kind = stop
-        registers = self.engine.registers(index)
-        at = registers.rip - self.enclave.base
-        if kind <= StopKind.FAULT and self.enclave.memory.view[at : at + 3] == _ENCLU:
-            leaf = registers.rax & 0xFFFFFFFF
-            if leaf == _EEXIT:
-                if registers.rbx != RETURN:
-                    raise EnclaveFaultError(
-                        f"EEXIT to 0x{registers.rbx:x}, where its host has no code"
-                    )
-                if registers.rdi:
-                    self._usercall(
-                        Call(
-                            *(index, registers.rdi, registers.rsi),
-                            *(registers.rdx, registers.r8, registers.r9),
-                        )
-                    )
-                else:
-                    self._returned(index, (registers.rsi, registers.rdx))
-                return
-            self._leaf(index, leaf)
-            return
-        raise explain.fault(self.enclave, self.engine, stop)
+        thread = self._threads[index]
+        rbx, _, _, r9, r8, rax, _, rdx, rsi, rdi, _, rip = _ENTRY_REGISTERS.unpack_from(
+            thread.registers, _ENTRY_OFFSET
+        )
+        at = rip - self.enclave.base
+        if kind > _FAULT or self.enclave.memory.view[at : at + 3] != _ENCLU:
+            raise explain.fault(self.enclave, self.engine, stop)
+        if rax & 0xFFFFFFFF != _EEXIT:
+            self._leaf(index, rax & 0xFFFFFFFF)
+        elif rbx != RETURN:
+            raise EnclaveFaultError(f"EEXIT to 0x{rbx:x}, where its host has no code")
+        elif rdi:
+            self._usercall(Call(index, rdi, rsi, rdx, r8, r9))
+        else:
+            self._returned(index, (rsi, rdx))
 
     def _leaf(self, index: int, leaf: int) -> None:
         registers = self.engine.registers(index)
@@ -283,10 +305,11 @@ class Runner:
             self._workers.submit(
                 answer, lambda result: self.post(lambda: self._answered(call, result))
             )
-        elif isinstance(answer, Waiting):
-            self._wait(call.thread, answer)
         else:
-            raise EnclaveFaultError(f"usercall {name(call.number)} was answered by no answer")
+            assert isinstance(answer, Waiting)
+            self._wait(call.thread, answer)
+        if self._queues is not None:
+            self._queues.serve()
 
     def _answered(self, call: Call, result: Answer | BaseException) -> None:
         """A worker is done with a usercall."""
@@ -302,16 +325,14 @@ class Runner:
         self, index: int, rdi: int, rsi: int = 0, rdx: int = 0, r8: int = 0, r9: int = 0
     ) -> None:
         thread = self._threads[index]
-        thread.state = _State.RUNNING
-        registers = self.engine.registers(index)
-        registers.rax = 0  # CSSA
-        registers.rbx = thread.tcs
-        registers.rcx = RETURN
-        registers.rdi, registers.rsi, registers.rdx = rdi, rsi, rdx
-        registers.r8, registers.r9, registers.r10 = r8, r9, thread.debug_buffer
-        registers.rip = thread.entry
+        thread.state = _RUNNING
+        registers = thread.registers
+        _ENTRY_REGISTERS.pack_into(
+            *(registers, _ENTRY_OFFSET, thread.tcs, 0, thread.debug_buffer, r9, r8),
+            *(_CSSA, RETURN, rdx, rsi, rdi, _NO_SYSCALL, thread.entry),
+        )
+        registers.eflags = _RFLAGS
         registers.fs_base, registers.gs_base = thread.fs, thread.gs
-        registers.eflags &= ~_FLAGS_CLEARED
         self.engine.resume(index)
 
     def _returned(self, index: int, value: Answer) -> None:
@@ -390,13 +411,13 @@ def _bad_pointer(call: Call, error: BadPointerError) -> EnclaveFaultError:
     )
 
 
-def _returned_from_main(_: Answer | BaseException) -> None:
+def _returned_from_main(_: Answer) -> None:
     raise EnclaveFaultError(
         "The enclave returned from the main entrypoint in violation of the specification."
     )
 
 
-def _returned_from_thread(value: Answer | BaseException) -> None:
+def _returned_from_thread(value: Answer) -> None:
     if value != (0, 0):
         raise EnclaveFaultError(
             "The enclave returned a value from the thread entrypoint in violation of the "

@@ -38,6 +38,7 @@ _OCALL_HINT: Final = (
     "a usercall of a library is served by a function: broch.sgx.Enclave(ocalls=...)"
 )
 _NUMBERS: Final = frozenset(int(number) for number in Number)
+_ZEROS: Final = tuple((0,) * (4 - used) for used in range(5))  # of registers that are not used
 _OK: Final = (int(Result.SUCCESS), 0)
 
 
@@ -77,7 +78,7 @@ class Host(Protocol):
     def launch_thread(self) -> Result: ...
     def send(self, event_set: int, tcs: int) -> Result: ...
     def take_event(self, thread: int, mask: int) -> int | None: ...
-    def start_queues(self, usercall: int, returns: int, cancel: int) -> None: ...
+    def start_queues(self, usercall: int, returns: int, cancel: int) -> bool: ...
 
 
 class Usercalls:
@@ -111,7 +112,7 @@ class Usercalls:
         self.count = 0  # usercalls so far
         self._next = itertools.count(abi.STDERR + 1)
         self._ocalls = dict(ocalls or {})
-        self._services = dict(services or {})
+        self.services = dict(services or {})
         self._host: Host
         self._table = {
             int(number): (getattr(self, number.name.lower()), abi.PARAMETERS[number])
@@ -141,7 +142,7 @@ class Usercalls:
         if found is None:
             return self._ocall(call)
         method, parameters = found
-        if parameters < 4 and any(call[2 + parameters :]):
+        if call[2 + parameters :] != _ZEROS[parameters]:
             raise EnclaveFaultError(
                 f"usercall {name(call.number)} with a parameter too many: registers that it does "
                 "not use must be zero"
@@ -233,7 +234,7 @@ class Usercalls:
     def connect_stream(self, call: Call) -> Answer | Blocking:
         """(address, length, *local, *peer) -> (Result, fd)."""
         address = self._address(call)
-        service = self._services.get(address.partition(":")[0])
+        service = self.services.get(address.partition(":")[0])
         if service is not None:
             ours, theirs = socket.socketpair()
             Thread(target=_serve, args=(service, ours), daemon=True).start()
@@ -296,7 +297,8 @@ class Usercalls:
 
     def async_queues(self, call: Call) -> Answer:
         """(*usercall queue, *return queue, *cancel queue or 0) -> Result."""
-        self._host.start_queues(call.p1, call.p2, call.p3)
+        if not self._host.start_queues(call.p1, call.p2, call.p3):
+            raise ExitedError(call.thread, True)
         return _OK
 
     # What these share

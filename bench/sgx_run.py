@@ -1,0 +1,238 @@
+"""Enclaves that run without SGX: speed of their code, of a usercall, and of loading.
+
+native_speed         SHA-256 of a small message, over and over: ``broch run``'s native engine
+                     over the same object code in an ordinary process
+usercall_native_us   one usercall (insecure_time), round trip
+usercall_unicorn_us  the same on the unicorn engine
+load_1mb_ms          an enclave of 1 MB, from its file to its first usercall, in a process that
+                     has done it before
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import Figure, run
+
+from broch.app.home import Home
+from broch.image.toolchain import find
+from broch.sgx import Program, dummy_key, find_signature
+from broch.tee.sgx import compiling, convert
+from broch.tee.sgx.run.usercalls import Call, Usercalls, Waiting
+from broch.tee.sgx.run.waiting import Answer, Blocking
+
+ROUNDS = 3_000_000  # of SHA-256's compression function: most of a second
+CALLS = 200  # a turn
+TURNS = 100
+REPEATS = 7
+
+SHA256 = r"""
+#include <stdint.h>
+static const uint32_t K[64] = {CONSTANTS};
+#define R(x, n) ((x) >> (n) | (x) << (32 - (n)))
+static void compress(uint32_t h[8], const uint32_t m[16]) {
+    uint32_t w[64], a[8];
+    for (int i = 0; i < 16; i++) w[i] = m[i];
+    for (int i = 16; i < 64; i++) {
+        uint32_t p = w[i - 15], q = w[i - 2];
+        w[i] = w[i - 16] + (R(p, 7) ^ R(p, 18) ^ p >> 3) + w[i - 7]
+             + (R(q, 17) ^ R(q, 19) ^ q >> 10);
+    }
+    for (int i = 0; i < 8; i++) a[i] = h[i];
+    for (int i = 0; i < 64; i++) {
+        uint32_t t = a[7] + (R(a[4], 6) ^ R(a[4], 11) ^ R(a[4], 25))
+                   + ((a[4] & a[5]) ^ (~a[4] & a[6])) + K[i] + w[i];
+        uint32_t u = (R(a[0], 2) ^ R(a[0], 13) ^ R(a[0], 22))
+                   + ((a[0] & a[1]) ^ (a[0] & a[2]) ^ (a[1] & a[2]));
+        a[7] = a[6]; a[6] = a[5]; a[5] = a[4]; a[4] = a[3] + t;
+        a[3] = a[2]; a[2] = a[1]; a[1] = a[0]; a[0] = t + u;
+    }
+    for (int i = 0; i < 8; i++) h[i] += a[i];
+}
+uint32_t work(uint32_t rounds) {
+    uint32_t h[8] = {1, 2, 3, 4, 5, 6, 7, 8}, m[16] = {0};
+    while (rounds--) {
+        for (int i = 0; i < 8; i++) m[i] = h[i];
+        compress(h, m);
+    }
+    return h[0];
+}
+"""
+ENCLAVE = r"""
+#include "broch.h"
+uint32_t work(uint32_t rounds);
+int main(int argc, char **argv) {
+    uint32_t count = 0;
+    for (const char *c = argc > 2 ? argv[2] : "0"; *c; c++) count = count * 10 + (*c - '0');
+    uint64_t begin = broch_insecure_time(), least = UINT64_MAX;
+    if (!strcmp(argv[1], "work")) {
+        printf("%x ", work(count));
+        least = broch_insecure_time() - begin;
+    } else {
+        for (uint32_t turn = 0; turn < count; turn++) {
+            begin = broch_insecure_time();
+            for (uint32_t i = 1; i < CALLS; i++) broch_insecure_time();
+            uint64_t taken = broch_insecure_time() - begin;
+            if (taken < least) least = taken;
+        }
+    }
+    printf("%llu\n", (unsigned long long)least);
+    return 0;
+}
+"""
+ORDINARY = r"""
+#include <stdint.h>
+uint32_t work(uint32_t rounds);
+static long call(long number, long a, long b, long c) {
+    long result;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+__asm__(".globl start\nstart: and $-16, %rsp\n call begin\n ud2");
+__attribute__((used)) void begin(void) {
+    int64_t from[2], to[2];
+    call(228, 1, (long)from, 0);            /* clock_gettime(CLOCK_MONOTONIC) */
+    uint32_t value = work(ROUNDS);
+    call(228, 1, (long)to, 0);
+    uint64_t out[2] = {value, (uint64_t)((to[0] - from[0]) * 1000000000 + to[1] - from[1])};
+    call(1, 1, (long)out, sizeof out);
+    call(231, 0, 0, 0);
+}
+"""
+
+
+def constants() -> str:
+    """The 64 constants of FIPS 180-4, 4.2.2."""
+    primes = [n for n in range(2, 312) if all(n % d for d in range(2, n))]
+    return ", ".join(hex(int(_cube_root(p << 96)) & 0xFFFFFFFF) for p in primes[:64])
+
+
+def _cube_root(value: int) -> int:
+    low, high = 0, 1 << 64
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if middle**3 <= value else (low, middle)
+    return low
+
+
+def build(folder: Path) -> tuple[Path, Path]:
+    """(The enclave, the ordinary program), with the same code for the work."""
+    (folder / "work.c").write_text(SHA256.replace("CONSTANTS", constants()))
+    (folder / "main.c").write_text(ENCLAVE.replace("CALLS", str(CALLS)))
+    (folder / "start.c").write_text(ORDINARY.replace("ROUNDS", str(ROUNDS)))
+    elf = compiling.compile_and_link([folder / "main.c", folder / "work.c"], library=False)
+    options = convert.Options(heap_size=0x10000, stack_size=0x10000, debug=True)
+    enclave = folder / "bench.sgxs"
+    enclave.write_bytes(b"".join(convert.convert(elf, options)))
+    tools = find("x86_64")
+    flags = [*compiling.COMPILE, "-fno-stack-protector", "-c"]
+    for name in ("work", "start"):
+        tools.compile([*flags, f"{name}.c", "-o", f"{folder}/{name}.o"], cwd=folder)
+    tools.link(["-e", "start", "start.o", "work.o", "-o", "ordinary"], cwd=folder)
+    (folder / "ordinary").chmod(0o755)
+    return enclave, folder / "ordinary"
+
+
+def in_enclave(home: Home, enclave: Path, engine: str, *arguments: str) -> str:
+    """What an enclave prints."""
+    reader, writer = os.pipe()
+    with Program(enclave, engine=engine, home=home, usercalls=Usercalls(stdout=writer)) as program:
+        program.run(arguments)
+    os.close(writer)
+    with os.fdopen(reader) as output:
+        return output.read()
+
+
+def native_speed(home: Home, enclave: Path, ordinary: Path) -> float:
+    """How much of an ordinary process' speed the native engine has: the best of each."""
+    ours, theirs = [], []
+    for _ in range(REPEATS):
+        done = subprocess.run([ordinary], stdout=subprocess.PIPE, check=True)
+        value, nanoseconds = (int.from_bytes(done.stdout[i : i + 8], "little") for i in (0, 8))
+        theirs.append(nanoseconds)
+        shown, time_taken = in_enclave(home, enclave, "native", "work", str(ROUNDS)).split()
+        assert int(shown, 16) == value, "the two did not do the same work"
+        ours.append(int(time_taken))
+    return min(theirs) / min(ours)
+
+
+def usercall_us(home: Home, enclave: Path, engine: str) -> float:
+    """The fastest of many turns: what else the machine does only ever slows one of them."""
+    return int(in_enclave(home, enclave, engine, "calls", str(TURNS))) / CALLS / 1000
+
+
+class _FirstCall(Usercalls):
+    """Notes when it is first called."""
+
+    first = 0.0
+
+    def dispatch(self, call: Call) -> Answer | Blocking | Waiting:
+        """Serve a call."""
+        self.first = self.first or time.perf_counter()
+        return super().dispatch(call)
+
+
+def load_ms(home: Home, folder: Path) -> float:
+    """The fastest of several loads of an enclave with 1 MB of measured pages."""
+    source = folder / "large.c"
+    source.write_text(
+        '#include "broch.h"\nstatic volatile const char data[1 << 20] = {1};\n'
+        "int main(int argc, char **argv) { (void)argc, (void)argv; return data[0] - 1; }\n"
+    )
+    elf = compiling.compile_and_link([source], library=False)
+    options = convert.Options(heap_size=0x10000, stack_size=0x10000, debug=True)
+    path = folder / "large.sgxs"
+    path.write_bytes(b"".join(convert.convert(elf, options)))
+    stream = path.read_bytes()
+    assert len(stream) > 1 << 20
+    path.with_suffix(".sig").write_bytes(find_signature(path, stream, "dummy", home))
+    taken = []
+    reader, writer = os.pipe()
+    for _ in range(3 * REPEATS):
+        calls = _FirstCall(stdout=writer)
+        begin = time.perf_counter()
+        with Program(path, engine="native", home=home, usercalls=calls) as program:
+            program.run()
+        taken.append(calls.first - begin)
+    os.close(reader)
+    os.close(writer)
+    return min(taken[2:]) * 1000
+
+
+def figures() -> list[Figure]:
+    """Measure everything."""
+    with tempfile.TemporaryDirectory(prefix="broch-bench-") as name:
+        folder = Path(name)
+        home = Home(folder / "home")
+        dummy_key(home)
+        print("building", file=sys.stderr)
+        enclave, ordinary = build(folder)
+        return [
+            Figure(
+                name="native_speed",
+                value=native_speed(home, enclave, ordinary),
+                unit="x",
+                bar=">= 0.95",
+            ),
+            Figure(
+                name="usercall_native_us",
+                value=usercall_us(home, enclave, "native"),
+                unit="us",
+                bar="<= 40",
+            ),
+            Figure(
+                name="usercall_unicorn_us",
+                value=usercall_us(home, enclave, "unicorn"),
+                unit="us",
+                bar="<= 8",
+            ),
+            Figure(name="load_1mb_ms", value=load_ms(home, folder), unit="ms", bar="<= 60"),
+        ]
+
+
+if __name__ == "__main__":
+    run(figures)
