@@ -24,6 +24,7 @@ _SPACE: Final = re.compile(rb"\s+")
 _SNP_SIZE: Final = 1184
 _KEYSTONE_SIZE: Final = 1352
 _KEYSTONE_EXTRA: Final = 328  # a compressed report has this and its data
+_TDREPORT_SIZE: Final = 1024
 _SGX, _TDX = 0x00, 0x81
 _QUOTE_HEADER: Final = 48
 _W: Final = "evidence"
@@ -105,6 +106,9 @@ def identify(data: bytes) -> str:
         DecodeError: none that is known here.
     """
     found = _quote(data) or _binary(data) or _cbor(data)
+    if len(data) == _TDREPORT_SIZE and data[0] == _TDX:
+        problem = "a TDREPORT, which only the processor that made it can check: ask for a quote"
+        raise DecodeError(0, problem, what=_W)
     if found is None:
         raise DecodeError(
             0,

@@ -64,6 +64,11 @@ def test_what_is_no_evidence(data: bytes) -> None:
         read(data)
 
 
+def test_a_tdreport_is_no_evidence() -> None:
+    with pytest.raises(DecodeError, match="a TDREPORT, which only the processor"):
+        read(b"\x81" + bytes(1023))
+
+
 def test_the_largest_input() -> None:
     with pytest.raises(DecodeError, match="longer than"):
         read(bytes(MAX_INPUT + 1))
