@@ -15,6 +15,7 @@ from broch.app.descriptor import Descriptor
 from broch.app.descriptor_nodes import DeviceKind, Node
 from broch.attest import Policy
 from broch.attest.reference import Reference, TdxReference, TpmReference
+from broch.enclave import packets
 from broch.errors import BrochError, MalformedError, PolicyError, UndecidedError
 from broch.tee import registry
 from broch.tee.contract import Endorsements
@@ -65,11 +66,38 @@ def check_device(descriptor: Descriptor, node: Node, root: Path) -> None:
         )
     if node.tee not in registry.native_names():
         raise UndecidedError(f"this version of Broch cannot use {title} devices", place=place)
+    if node.tee == "sgx" and not shares_with_processes():
+        raise UndecidedError(
+            "Gramine lets processes share no memory and pass no descriptors, and nodes need both",
+            place=place,
+            hint="use Gramine's evidence and keys without a node: see docs/native-nodes.md",
+        )
     try:
         read_policy(node)
     except BrochError as exc:
         place = descriptor.place("nodes", node.name, "policy")
         raise type(exc)(str(exc), place=place, hint=exc.hint) from None
+
+
+def shares_with_processes() -> bool:
+    """Whether this system can do what a node's processes need of each other; tried, not guessed.
+
+    Gramine 1.5 has neither (its features.md, "UNIX domain sockets" and "Shared memory").
+    """
+    try:
+        ours, theirs = packets.pair()
+        with ours, theirs:
+            memory = packets.memory_file("broch-probe", b"?")
+            try:
+                packets.send(ours, b"?", (memory,))
+                packet = packets.receive(theirs)
+            finally:
+                packets.close_all((memory,))
+        received = [] if packet is None else packet[1]
+        packets.close_all(received)
+    except (OSError, BrochError):
+        return False
+    return len(received) == 1
 
 
 def read_policy(node: Node) -> Policy:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broch.app.agent_client import AgentLink, Listener
 from broch.app.agent_messages import TOKEN_SIZE, AgentSpec
-from broch.app.build import Built
+from broch.app.build import Built, tee_of
 from broch.app.deployer import Admission
 from broch.app.descriptor import Descriptor
 from broch.app.descriptor_nodes import DeviceKind, Node
@@ -201,7 +201,7 @@ class NodeRun:
             PolicyError: no module owns the peripheral.
             InternalError: the device is gone.
         """
-        if self._process is None or not isinstance(registry.find(self.node.tee), SharedKeyTee):
+        if self._process is None or not isinstance(tee_of(self.node), SharedKeyTee):
             raise UsageError(
                 f"node {self.node.name} ({self.node.tee}) has no peripherals to operate",
                 hint="a node of a microcontroller has: tee = 'sancus'",

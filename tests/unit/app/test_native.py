@@ -14,9 +14,14 @@ from tests.unit.tee.snp.attester import ROOT_NAME, Attester
 
 from broch.app.descriptor import Descriptor, load
 from broch.app.descriptor_nodes import DeviceKind, Node
-from broch.app.native import NativeAdmission, check_device, read_policy
+from broch.app.native import (
+    NativeAdmission,
+    check_device,
+    read_policy,
+    shares_with_processes,
+)
 from broch.attest import Policy, Verdict
-from broch.enclave import join
+from broch.enclave import join, packets
 from broch.enclave.join import ModuleKeys
 from broch.enclave.messages import Kind
 from broch.errors import (
@@ -304,7 +309,7 @@ def descriptor(folder: Path, tee: str = "snp", line: str = 'policy = "snp.toml"'
         '[modules.valve]\nnode = "cloud"\nsource = "main.py"\n'
     )
     (folder / "app.toml").write_text(text)
-    return load(folder / "app.toml", tees=("keystone",), natives=("snp", "tdx", "tpm"))
+    return load(folder / "app.toml", tees=("keystone",), natives=("sgx", "snp", "tdx", "tpm"))
 
 
 def checked(folder: Path, tee: str, policy: str, line: str | None = None) -> None:
@@ -372,6 +377,24 @@ def test_hardware_that_broch_cannot_use(tmp_path: Path) -> None:
     (tmp_path / "root/dev/keystone_enclave").touch()
     with pytest.raises(UndecidedError, match="cannot use Keystone devices"):
         check_device(made, made.nodes["cloud"], tmp_path / "root")
+
+
+def test_gramine_gives_a_node_too_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Gramine 1.5: no sequential packets, no ancillary data that arrives."""
+    (tmp_path / "root/dev/attestation").mkdir(parents=True)
+    (tmp_path / "sgx.toml").write_text(f'[sgx]\nmeasurements = ["{"45" * 32}"]\n')
+    made = descriptor(tmp_path, "sgx", 'policy = "sgx.toml"')
+    check_device(made, made.nodes["cloud"], tmp_path / "root")
+    monkeypatch.setattr(packets, "send", lambda sock, message, _: sock.send(b"\0" + message))
+    with pytest.raises(UndecidedError, match="share no memory and pass no descriptors") as caught:
+        check_device(made, made.nodes["cloud"], tmp_path / "root")
+    assert "without a node" in str(caught.value.hint)
+
+    def refuse() -> None:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(packets, "pair", refuse)
+    assert not shares_with_processes()
 
 
 def test_a_policy_that_went_away(tmp_path: Path) -> None:
