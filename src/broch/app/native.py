@@ -79,6 +79,16 @@ def check_device(descriptor: Descriptor, node: Node, root: Path) -> None:
         raise type(exc)(str(exc), place=place, hint=exc.hint) from None
 
 
+def evidence_devices(node: Node, root: Path) -> tuple[Path, ...]:
+    """What only the machine of a native node may open, and its agent's host functions may not.
+
+    Whoever can ask the hardware for evidence can have any image named in it.
+    """
+    if node.device is not DeviceKind.NATIVE:
+        return ()
+    return tuple(root / path.lstrip("/") for path in DEVICES.get(node.tee, ()))
+
+
 def shares_with_processes() -> bool:
     """Whether this system can do what a node's processes need of each other; tried, not guessed.
 

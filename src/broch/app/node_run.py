@@ -21,7 +21,7 @@ from broch.app.descriptor import Descriptor
 from broch.app.descriptor_nodes import DeviceKind, Node
 from broch.app.home import Home
 from broch.app.keyed import KeyedAdmission
-from broch.app.native import NativeAdmission
+from broch.app.native import NativeAdmission, evidence_devices
 from broch.app.reports import error_from_data
 from broch.attest import Policy
 from broch.enclave import device_folder, mcu
@@ -63,6 +63,7 @@ class NodeRun:
         native = node.device is DeviceKind.NATIVE
         kind = f"{node.tee}-native" if native else node.tee
         self._native = str(hardware) if native else ""
+        self._evidence = evidence_devices(node, hardware)
         self._device = home.device(descriptor.app.name, node.name, kind)
         self._process: NodeProcess | None = None
         self._panel = asyncio.Lock()
@@ -121,7 +122,7 @@ class NodeRun:
             peer_token=peer_token,
             stores=str(self._home.app(app).stores(name)),
             readable=[str(self._descriptor.folder)],
-            hidden=[str(path) for path in self._home.private],
+            hidden=[str(path) for path in (*self._home.private, *self._evidence)],
         )
         machine = MachineSpec(
             tee=self.node.tee, name=name, folder=str(self._device), native=self._native

@@ -133,6 +133,29 @@ def test_a_trust_domain_joins_and_is_connected(
         assert instance.reports == 2  # when the device was opened, and for the join
 
 
+def test_host_functions_cannot_have_evidence_made(
+    shared_home: Home, app_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the devices are in a folder that agents may read."""
+    attester, root = TdxAttester(), app_folder / "root"
+    path = native_app(app_folder, "tdx", TDX_POLICY, attester.endorsements(), "")
+    provider = root / "sys/kernel/config/tsm/report/broch.cloud/provider"
+    (root / "dev").mkdir(parents=True)
+    (root / "dev/other").write_bytes(b"other")
+    seen = []
+
+    async def work(app: Supervisor) -> None:
+        seen.append(await app.call("source", "host", [14]))
+        if "Landlock" in str(app.status()["nodes"][0]["lacks"]):
+            pytest.skip("this kernel has no Landlock")
+
+    with tsm_tree(root, "cloud", "tdx_guest", tdx_quote(attester)):
+        for asked in (provider, root / "dev/other"):
+            monkeypatch.setenv("TEST_SECRET", str(asked))
+            run(path, shared_home, root, work)
+    assert seen == ["PermissionError", b"other".hex()]
+
+
 def test_a_system_that_was_not_measured_is_not_let_in(
     shared_home: Home, app_folder: Path, tmp_path: Path
 ) -> None:

@@ -35,6 +35,8 @@ def test_paths_begin_at_the_root(tmp_path: Path) -> None:
     kernel.mkdir("/sys/new")
     with pytest.raises(FileExistsError):
         kernel.mkdir("/sys/new")
+    kernel.rmdir("/sys/new")
+    assert not kernel.exists("/sys/new")
 
 
 def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
