@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from tests.e2e.conftest import Broch
 
+from broch.cpu import native, unicorn_x86
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "sgx-rust"
 BUILD_SECONDS = 800
 TOOLS = {"/usr/bin/rustc": "rustc-web", "/usr/bin/cargo": "cargo-web", "ld.lld": "lld", "cc": "gcc"}
@@ -77,7 +79,18 @@ def server() -> Iterator[tuple[str, list[bytes]]]:
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("engine", ["native", "unicorn"])
+@pytest.fixture(params=["native", "unicorn"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine that is to be had here."""
+    name: str = request.param
+    problem = native.missing() if name == "native" else None
+    if name == "unicorn" and not unicorn_x86.is_installed():
+        problem = "unicorn is not installed"
+    if problem is not None:
+        pytest.skip(problem)
+    return name
+
+
 class TestEdp:
     """Upstream's runtime, unchanged, on each engine."""
 
