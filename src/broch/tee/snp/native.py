@@ -99,7 +99,10 @@ class SnpGuest:
             )
         request = ctypes.create_string_buffer(_KEY_REQUEST.pack(0, 0, FIELDS, self._vmpl(), 0, 0))
         response = self._ask(GET_DERIVED_KEY, ctypes.addressof(request), 64)
-        return response[_DATA : _DATA + KEY_SIZE]
+        key = response[_DATA : _DATA + KEY_SIZE]
+        if not any(key):
+            raise InternalError(f"{VERIFIER.title}: the firmware gave a key of zeros")
+        return key
 
     def endorsements(self) -> Endorsements:
         """What of the host's certificate table belongs into endorsements; often nothing."""
@@ -159,7 +162,11 @@ class SnpGuest:
     def _vmpl(self) -> int:
         if not tsm.is_here(self._kernel):
             return 0
-        return tsm.privilege_level(self._kernel, f"{tsm.FOLDER}/{self._name}")
+        instance = f"{tsm.FOLDER}/{self._name}"
+        try:
+            return tsm.privilege_level(self._kernel, instance)
+        except OSError as exc:
+            raise problem(exc, instance, VERIFIER.title) from None
 
 
 class _CertificatesTooLongError(InternalError):

@@ -133,6 +133,14 @@ def test_a_key_that_the_firmware_refuses_is_no_key() -> None:
         this.seal_secret()
 
 
+def test_a_key_of_zeros_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = sev_guest()
+    this = guest(kernel)
+    monkeypatch.setattr(kernel, "ioctl", lambda path, request, argument: None)
+    with pytest.raises(InternalError, match="key of zeros"):
+        this.seal_secret()
+
+
 def test_there_is_no_register_to_extend() -> None:
     kernel = sev_guest()
     before = replace(kernel)
