@@ -42,4 +42,6 @@
 #define DRIVER_TOGGLE 4
 #define DRIVER_WORD 8
 
+#define STACK_RESERVE 192 /* bytes that author's code leaves for what it calls */
+
 #endif

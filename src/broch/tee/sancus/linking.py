@@ -19,7 +19,7 @@ from broch.tee.sancus.keys import identity
 from broch.tee.sancus.layout import Layout
 from broch.tee.sancus.module_file import TAG_SIZE, parts
 
-MIN_STACK: Final = 320  # bytes: what the runtime needs, and some for the author
+MIN_STACK: Final = 384  # bytes: STACK_RESERVE and as much for the author
 TEXT_FULL: Final = "the text does not fit its place"
 NO_STACK: Final = "the variables leave no room for the stack"
 
