@@ -22,6 +22,7 @@ _HEX: Final = re.compile(rb"(?:0[xX])?((?:[0-9a-fA-F]{2})+)")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 _SPACE: Final = re.compile(rb"\s+")
 _SNP_SIZE: Final = 1184
+_SANCUS: Final = b"SNC1"
 _KEYSTONE_SIZE: Final = 1352
 _KEYSTONE_EXTRA: Final = 328  # a compressed report has this and its data
 _TDREPORT_SIZE: Final = 1024
@@ -137,6 +138,8 @@ def _quote(data: bytes) -> str | None:
 def _binary(data: bytes) -> str | None:
     if len(data) == _SNP_SIZE and data[0] in (2, 3, 5) and not any(data[1:4]):
         return "snp"
+    if data.startswith(_SANCUS):
+        return "sancus"
     if data.startswith(b'{"device_pubkey"') or len(data) == _KEYSTONE_SIZE:
         return "keystone"
     size = int.from_bytes(data[64:72], "little")
@@ -150,7 +153,6 @@ _CCA: Final = bytes.fromhex("d9018f")  # 399
 _FIELDS: Final = {
     "attest": "tpm",
     "broch-optee-attestation": "trustzone",
-    "broch-sancus-attestation": "sancus",
 }
 
 

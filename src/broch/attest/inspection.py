@@ -202,6 +202,13 @@ def _trustzone(data: bytes) -> Plain:
     return {"statement": plain(Envelope.from_bytes(data))}
 
 
+def _sancus(data: bytes) -> Plain:
+    from broch.tee.sancus.evidence import Evidence as Answer
+
+    answer = Answer.from_bytes(data)
+    return {**plain(answer), "text": answer.text.hex()}
+
+
 _PARSERS: Final[Mapping[str, Callable[[bytes], Plain]]] = {
     "sgx": _sgx,
     "tdx": _tdx,
@@ -212,4 +219,5 @@ _PARSERS: Final[Mapping[str, Callable[[bytes], Plain]]] = {
     "tpm": _tpm,
     "keystone": _keystone,
     "trustzone": _trustzone,
+    "sancus": _sancus,
 }

@@ -50,6 +50,7 @@ _SIZES: Final[Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]] = MappingPr
         "tpm": (_HASHES, ()),
         "keystone": ((64,), ()),
         "trustzone": ((32,), ()),
+        "sancus": ((32,), ()),
     }
 )
 _ANY_SIZE: Final = tuple(range(1, 129))

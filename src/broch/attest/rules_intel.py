@@ -33,11 +33,17 @@ TD_POWERS: Final = {
 # PKS and KL only let the guest use more of the processor.
 _TD_REFUSED: Final = {"MIGRATABLE", "PERFMON"}
 _TD_KNOWN: Final = sum(TD_POWERS.values()) | td_report.TUD_MASK | td_report.SEPT_VE_DISABLE
+_BY_CONFIGURATION: Final = {
+    TcbStatus.SW_HARDENING_NEEDED,
+    TcbStatus.CONFIGURATION_NEEDED,
+    TcbStatus.CONFIGURATION_AND_SW_HARDENING_NEEDED,
+}
 _BY_GRACE: Final = {
     TcbStatus.OUT_OF_DATE: TcbStatus.UP_TO_DATE,
     TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED: TcbStatus.CONFIGURATION_NEEDED,
 }
-_UPDATE: Final = "update firmware and microcode; broch verify says which version is short"
+_UPDATE: Final = "update firmware and microcode; the explanation says which version is short"
+_CONFIGURE: Final = "configure the platform and harden the code as the advisories say"
 
 
 def rules(claims: Claims, policy: Policy, reference: Reference, at: datetime) -> Iterator[Check]:
@@ -87,7 +93,8 @@ def _status(tcb: Verdict, policy: Policy, at: datetime) -> Check:
         why = f"{status} since after {earliest(tcb):%Y-%m-%d}; within {policy.grace_days} days"
         return passed("tcb_status", f"{why} of grace")
     accepted = ", ".join(["UpToDate", *sorted(policy.accept_tcb)])
-    return failed("tcb_status", f"TCB status {status}, expected {accepted}", _UPDATE)
+    hint = _CONFIGURE if status in _BY_CONFIGURATION else _UPDATE
+    return failed("tcb_status", f"TCB status {status}, expected {accepted}", hint)
 
 
 def earliest(tcb: Verdict) -> datetime:

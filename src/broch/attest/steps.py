@@ -86,8 +86,9 @@ STEPS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("signature", "(3) of nonce and memory hash"),
     ),
     "sancus": (
-        ("format", "(1) lengths"),
-        ("mac", "(2) by the key of exactly this module on this node, which the verifier holds"),
+        ("format", "(1) lengths, and a layout that the hardware would take"),
+        ("key", "(2) the vendor's key of this node, which the verifier holds"),
+        ("mac", "(3), (4) by the key that follows from exactly this text and layout"),
     ),
 }
 _DEFAULT: Final = ((UNTRUSTED, "its verifier says so"),)
