@@ -196,8 +196,28 @@ def _head_size(der: bytes, offset: int) -> int:
     return 2 + (length & 0x7F if length & 0x80 else 0)
 
 
+def _span(der: bytes, offset: int) -> int:
+    """Where the value that begins at ``offset`` ends; ``der`` has been decoded once already."""
+    head = _head_size(der, offset)
+    size = int.from_bytes(der[offset + 2 : offset + head], "big") if head > 2 else der[offset + 1]
+    return offset + head + size
+
+
+def _refuse_two_algorithms(der: bytes) -> None:
+    """What is outside of the signature must repeat what is inside (RFC 5280, 4.1.1.2, 5.1.1.2)."""
+    signed = _head_size(der, 0)
+    outer = _span(der, signed)
+    inner = signed + _head_size(der, signed)
+    if der[inner] == _VERSION_3[0]:  # a certificate: version, then the serial number
+        inner = _span(der, inner)
+    inner = _span(der, inner)  # or a list: version
+    if der[outer : _span(der, outer)] != der[inner : _span(der, inner)]:
+        raise ValueError("the signature algorithm is not the one that was signed")
+
+
 def _read(cert: x509.Certificate, der: bytes, serial_zero: bool) -> Certificate:
     _refuse_unused_bits(der, cert.signature)
+    _refuse_two_algorithms(der)
     names = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) > 1 or not all(isinstance(name.value, str) for name in names):
         raise ValueError("the subject has several common names")
@@ -256,6 +276,7 @@ def _refuse_unused_bits(der: bytes, signature: bytes) -> None:
 
 def _read_crl(crl: x509.CertificateRevocationList, der: bytes, what: str) -> Crl:
     _refuse_unused_bits(der, crl.signature)
+    _refuse_two_algorithms(der)
     _refuse_critical(crl.extensions, _CRL_KNOWN_CRITICAL)
     if crl.next_update_utc is None:
         raise ValueError("no nextUpdate")

@@ -198,3 +198,33 @@ def test_pem() -> None:
     for bad in (pem + pem, pem + b"x", b"-----", pem.replace(b"CERT", b"CURT"), pem[:-9]):
         with pytest.raises(DecodeError, match="not PEM"):
             x509.to_der(bad, "test")
+
+
+def test_the_algorithm_outside_of_the_signature_is_the_one_inside() -> None:
+    """RFC 5280, 4.1.1.2: nobody signs the outer one, so it could say anything."""
+    made = tree()
+    name = bytes.fromhex("06082a8648ce3d0403")  # an OID of ECDSA with SHA-2, but its last byte
+
+    def other(der: bytes) -> bytes:
+        place = der.rindex(name) + len(name)
+        return der[:place] + bytes([der[place] ^ 1]) + der[place + 1 :]
+
+    certificate, crl = made.der("leaf"), made.crl("root")
+    x509.read_certificate(certificate, "sound")
+    x509.read_crl(crl, "sound")
+    with pytest.raises(DecodeError, match="cannot be read"):
+        x509.read_certificate(other(certificate), "bent")
+    with pytest.raises(DecodeError, match="cannot be read"):
+        x509.read_crl(other(crl), "bent")
+
+
+def test_base64_has_one_form() -> None:
+    """Bits that the last character has too many could be anything."""
+    der = tree().der("leaf")
+    der += bytes(-len(der) % 3 + 1)  # one byte too many for three: four bits are left over
+    text = base64.b64encode(der)
+    head, tail = b"-----BEGIN CERTIFICATE-----\n", b"\n-----END CERTIFICATE-----\n"
+    assert text.endswith(b"A==")
+    assert x509.to_der(head + text + tail, "test") == der
+    with pytest.raises(DecodeError, match="canonical"):
+        x509.to_der(head + text[:-3] + b"B==" + tail, "test")

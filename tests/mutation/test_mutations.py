@@ -1,0 +1,105 @@
+"""The mutation suite: sound evidence in which one thing is broken, the verdict and the check.
+
+Each mutation changes one signed or endorsed field, one certificate's role, one date or one entry of
+a revocation list; all else stays sound, and where it can be, is signed over the change. What must
+come of it is written beside it: the class of the error and the check that its message names, or,
+for what is a finding and no error, the claim that shows it.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import pytest
+
+from broch.errors import BrochError
+
+from . import amd, arm, aws, intel, ours, tcg
+from .case import Mutation
+
+SUITES: dict[str, Callable[[], Iterator[Mutation]]] = {
+    "sgx": intel.sgx,
+    "tdx": intel.tdx,
+    "snp": amd.snp,
+    "nitro": aws.nitro,
+    "psa": arm.psa,
+    "cca": arm.cca,
+    "tpm": tcg.tpm,
+    "keystone": ours.keystone,
+    "trustzone": ours.trustzone,
+}
+LEAST = {
+    "sgx": 230,
+    "tdx": 150,
+    "snp": 250,
+    "nitro": 140,
+    "psa": 95,
+    "cca": 145,
+    "tpm": 150,
+    "keystone": 60,
+    "trustzone": 45,
+}
+
+
+@cache
+def mutations(suite: str) -> tuple[Mutation, ...]:
+    return tuple(SUITES[suite]())
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_mutation(suite: str) -> None:
+    """In one test a kind, since there are some thousand: all that go wrong are listed."""
+    wrong: list[str] = []
+    names: set[str] = set()
+    for mutation in mutations(suite):
+        assert mutation.name not in names, f"{mutation.name} comes twice"
+        names.add(mutation.name)
+        wrong += judge(mutation)
+    assert not wrong, "\n".join(wrong)
+    assert len(names) >= LEAST[suite], f"{len(names)} mutations: the suite has shrunk"
+
+
+def judge(mutation: Mutation) -> list[str]:
+    if mutation.error is None:
+        try:
+            claims = mutation.run()
+        except BrochError as exc:
+            return [f"{mutation.name}: {type(exc).__name__}: {exc}; expected to be believed"]
+        shown = mutation.shows(claims)
+        return [] if shown else [f"{mutation.name}: the claims do not show it: {claims.details}"]
+    if not mutation.check and " byte " not in mutation.name:
+        return [f"{mutation.name}: it is not said which check fails"]
+    try:
+        claims = mutation.run()
+    except BrochError as exc:
+        if isinstance(exc, mutation.error) and re.search(mutation.check, str(exc)):
+            return []
+        wanted = f"{mutation.error}, {mutation.check!r}"
+        return [f"{mutation.name}: {type(exc).__name__}: {exc}; expected {wanted}"]
+    return [f"{mutation.name}: believed: {claims.details}"]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_same_without_a_change_is_believed(suite: str) -> None:
+    """Otherwise a suite in which everything fails for another reason would pass."""
+    sound = {
+        "sgx": intel.sound_sgx,
+        "tdx": intel.sound_tdx,
+        "snp": amd.sound,
+        "nitro": aws.sound,
+        "psa": arm.sound_psa,
+        "cca": arm.sound_cca,
+        "tpm": tcg.sound,
+        "keystone": ours.sound_keystone,
+        "trustzone": ours.sound_trustzone,
+    }[suite]()
+    assert sound.error is None
+    assert sound.run().tee == suite
+
+
+def test_no_field_is_left_out() -> None:
+    """Of structures whose fields are named in the code: a new one needs a verdict."""
+    found = {mutation.name for suite in SUITES for mutation in mutations(suite)}
+    for place, slots in {**intel.SLOTS, **amd.SLOTS, **tcg.SLOTS, **ours.SLOTS}.items():
+        missing = {name for name in slots if f"{place} {name}" not in found}
+        assert not missing, f"{place}: {missing}"
