@@ -41,6 +41,8 @@ _TITLES: Final = {
     "trustzone": "TrustZone",
     "keystone": "Keystone",
 }
+_NO_LIST: Final = "unsafe_no_crl"
+_HAVE_LISTS: Final = frozenset({"snp", "tpm"})  # whose verifiers ask for a list, and know that item
 _BOOTED: Final = frozenset({1, 2})  # RTMRs with boot loader, kernel, its command line and initrd
 
 
@@ -171,7 +173,14 @@ class NativeAdmission(Admission):
 
         found = load(self._node.endorsements, self._node.tee, evidence)
         items = {**self._endorsements.items, **found.items}
+        # Only a policy can say that going without a list is all right, never a file or a machine.
+        items.pop(_NO_LIST, None)
+        if self._node.tee in _HAVE_LISTS and "crl" not in items and self._accepted_without_lists():
+            items[_NO_LIST] = b""
         return Endorsements(anchors=found.anchors, items=items)
+
+    def _accepted_without_lists(self) -> bool:
+        return read_policy(self._node).allow_no_revocation
 
     def _bound(self, data: bytes) -> bytes:
         assert isinstance(self._expected, GuestMeasurement)

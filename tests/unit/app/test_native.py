@@ -265,6 +265,14 @@ def test_endorsements_that_are_missing(scene: Scene, name: str) -> None:
     assert caught.value.hint
 
 
+def test_a_policy_can_do_without_a_revocation_list(scene: Scene) -> None:
+    del scene.items["crl"]
+    scene.policy = "allow_no_revocation = true\n" + scene.policy
+    verdict = scene.join()
+    (found,) = [check for check in verdict.checks if check.rule == "revocation"]
+    assert found.outcome == "skipped"
+
+
 def table(of: Attester) -> bytes:
     items = of.items()
     return cert_table.write(
