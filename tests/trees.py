@@ -8,6 +8,7 @@ here, so they are there before, as if left by an earlier run.
 
 import os
 import threading
+import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,3 +119,29 @@ def gramine_tree(root: Path, make: Maker) -> Iterator[Path]:
         yield folder
     finally:
         quote.close()
+
+
+@contextmanager
+def message_device(path: Path, answer: Maker) -> Iterator[None]:
+    """A character device that gives one answer to each message: a terminal in raw mode."""
+    host, device = os.openpty()
+    tty.setraw(device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(os.ttyname(device))
+
+    def serve() -> None:
+        while True:
+            try:
+                message = os.read(host, 4096)
+            except OSError:  # nobody has the device open any more
+                return
+            os.write(host, answer(message))
+
+    thread = threading.Thread(target=serve, name=f"device {path.name}")
+    thread.start()
+    try:
+        yield
+    finally:
+        os.close(device)
+        thread.join()
+        os.close(host)

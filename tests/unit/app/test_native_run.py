@@ -10,16 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.trees import gramine_tree, tsm_tree
+from tests.trees import gramine_tree, message_device, tsm_tree
 from tests.unit.tee.sgx.attester import Attester as SgxAttester
+from tests.unit.tee.snp.attester import Attester as SnpAttester
 from tests.unit.tee.tdx.attester import REPORT
 from tests.unit.tee.tdx.attester import Attester as TdxAttester
+from tests.unit.tee.tpm.swtpm import software_tpm
 
 from broch.app.descriptor import load
 from broch.app.home import Home
 from broch.app.supervisor import Supervisor
 from broch.errors import BrochError, PolicyError, UndecidedError
 from broch.tee.contract import Endorsements
+from broch.tee.tpm import native as tpm_native
 
 from .apps import write_app
 
@@ -36,6 +39,17 @@ SGX_POLICY = f"""
 emulated = true
 [sgx]
 measurements = ["{"45" * 32}"]
+"""
+SNP_POLICY = f"""
+emulated = true
+[snp]
+measurements = ["{"4d" * 48}"]
+products = ["Milan"]
+allow_any_tcb = true
+"""
+TPM_POLICY = f"""
+[tpm.pcrs.sha256]
+4 = ["{"00" * 32}"]
 """
 SEALING = """
 from broch import Module
@@ -58,7 +72,8 @@ def keep() -> None:
 
 def write_endorsements(folder: Path, endorsements: Endorsements) -> None:
     (folder / "anchors").mkdir(parents=True)
-    (folder / "anchors" / "root.der").write_bytes(endorsements.anchors[0])
+    for number, root in enumerate(endorsements.anchors):
+        (folder / "anchors" / f"{number}.der").write_bytes(root)
     for name, data in endorsements.items.items():
         (folder / name).write_bytes(data)
 
@@ -215,6 +230,46 @@ def test_a_module_under_gramine_seals_and_has_no_counter(
         run(path, shared_home, root, work)
     assert keys[0] == keys[1]
     assert len(bytes.fromhex(keys[0])) == 32
+
+
+def test_a_machine_with_a_real_tpm_in_software(
+    shared_home: Home, app_folder: Path, tmp_path: Path
+) -> None:
+    with software_tpm(tmp_path / "state") as tpm:
+        enrolled = {"ak_public": tpm_native.ak_public(tpm)}
+        path = native_app(
+            app_folder, "tpm", TPM_POLICY, Endorsements(anchors=(), items=enrolled), SEALING
+        )
+        root = tmp_path / "root"
+
+        async def work(app: Supervisor) -> None:
+            (source,) = (m for m in app.status()["modules"] if m["name"] == "source")
+            assert (source["verdict"], source["emulated"]) == ("accepted", False)
+            assert len(bytes.fromhex(await app.call("source", "derive", None))) == 32
+
+        with message_device(root / "dev/tpmrm0", lambda message: tpm._exchange(message, 4096)):
+            run(path, shared_home, root, work)
+
+
+def test_a_snp_guest_without_its_device_cannot_seal(
+    shared_home: Home, app_folder: Path, tmp_path: Path
+) -> None:
+    attester = SnpAttester()
+
+    def report(report_data: bytes) -> bytes:
+        return attester.bend(report_data=report_data).evidence()
+
+    path = native_app(app_folder, "snp", SNP_POLICY, attester.endorsements(), SEALING)
+    root = tmp_path / "root"
+
+    async def nothing(app: Supervisor) -> None:
+        raise AssertionError("it runs")
+
+    with (
+        tsm_tree(root, "cloud", "sev_guest", report),
+        pytest.raises(BrochError, match="sealing keys of SEV-SNP come from /dev/sev-guest"),
+    ):
+        run(path, shared_home, root, nothing)
 
 
 def test_hardware_that_is_not_here(shared_home: Home, app_folder: Path, tmp_path: Path) -> None:
