@@ -28,6 +28,7 @@ enum {
     SHORT_REPLY,
     FREE_STACK,
     STACK,
+    OCALL_NUMBER,
 };
 
 /* Pointers in data: they are right only after relocation. */
@@ -173,6 +174,9 @@ static int32_t state(void) {
         uint32_t mxcsr;
         uint16_t fcw, zero;
     } out = {0};
+    uint8_t bytes[16] = {0};
+    /* Faults if AC is still set. */
+    __asm__ volatile("movl 1(%0), %%eax" ::"r"((uintptr_t)bytes & ~(uintptr_t)7) : "eax");
     __asm__ volatile("pushfq; pop %0" : "=r"(out.flags));
     __asm__ volatile("stmxcsr %0" : "=m"(out.mxcsr));
     __asm__ volatile("fnstcw %0" : "=m"(out.fcw));
@@ -253,6 +257,8 @@ int32_t broch_call(uint32_t number, const void *data, size_t size) {
         return 0;
     case STACK:
         return (int32_t)recurse(1000000);
+    case OCALL_NUMBER:
+        return broch_ocall(0x80000000u, NULL, 0, NULL, NULL);
     default:
         return -EDP_INVALID_INPUT;
     }

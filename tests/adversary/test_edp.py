@@ -41,7 +41,7 @@ MAX = 2**64 - 1
     1, 12
 )
 (PRINTF, NAMES, ILLEGAL, WHERE, CONNECT, TIME, STATE, TARGETINFO, SHORT_REPLY) = range(12, 21)
-(FREE_STACK, STACK) = range(21, 23)
+(FREE_STACK, STACK, OCALL_NUMBER) = range(21, 24)
 
 
 @cache
@@ -531,6 +531,9 @@ class TestAnswers:
     def test_a_value_of_an_ocall_that_is_no_int32(self, library: Host, value: int) -> None:
         library.handlers[0x8000_0007] = lambda host, out: (value, 0)
         assert_abort(library, "more than 32 bits", OCALL)
+
+    def test_an_ocall_number_that_is_too_large(self, library: Host) -> None:
+        assert_abort(library, "above 0x7fffffff", OCALL_NUMBER)
 
     def test_no_memory(self, library: Host) -> None:
         library.handlers[14] = lambda host, out: (0x3FFF_FFFF, 0)
