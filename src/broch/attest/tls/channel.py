@@ -26,6 +26,14 @@ _RECORD: Final = 16 * 1024  # bytes that a TLS record carries
 TIMEOUT: Final = 10.0  # seconds without a byte, while a connection is set up
 
 
+class LineError(UndecidedError):
+    """The line broke; what has not come may have been on its way."""
+
+
+class LineTimeoutError(LineError):
+    """Nothing came for as long as the socket waits."""
+
+
 class Link:
     """TLS over a socket, before anybody has been believed."""
 
@@ -38,7 +46,7 @@ class Link:
 
         Raises:
             UntrustedError: the peer speaks another protocol, or breaks this one.
-            UndecidedError: the line broke.
+            LineError: the line broke.
         """
         self._do(self._connection.do_handshake)
         if self._connection.get_alpn_proto_negotiated() != ALPN:
@@ -67,7 +75,7 @@ class Link:
         """Between 1 and ``size`` bytes; nothing once the peer has ended the connection.
 
         Raises:
-            UndecidedError: the line broke, so that something may be missing.
+            LineError: the line broke, so that something may be missing.
         """
         from OpenSSL import SSL
 
@@ -91,7 +99,7 @@ class Link:
 
         Raises:
             DecodeError: too long.
-            UndecidedError: the connection ended before.
+            LineError: the connection ended before.
         """
         size = int.from_bytes(self._exactly(4), "big")
         if size > MAX_MESSAGE:
@@ -107,7 +115,7 @@ class Link:
         try:
             self._connection.shutdown()
             self._flush()
-        except (SSL.Error, OSError, UndecidedError):
+        except (SSL.Error, LineError):
             pass  # he does not
         finally:
             self.socket.close()
@@ -117,7 +125,7 @@ class Link:
         while len(data) < size:
             piece = self.receive(size - len(data))
             if not piece:
-                raise UndecidedError("the peer ended the connection before it had attested")
+                raise LineError("the peer ended the connection before it had attested")
             data += piece
         return data
 
@@ -159,12 +167,13 @@ class Link:
         except OSError as exc:
             raise _broken(exc) from None
         if not data:
-            raise UndecidedError("the connection was cut: something may be missing")
+            raise LineError("the connection was cut: something may be missing")
         self._connection.bio_write(data)
 
 
-def _broken(exc: OSError) -> UndecidedError:
-    return UndecidedError(f"the connection broke: {exc.strerror or exc}")
+def _broken(exc: OSError) -> LineError:
+    kind = LineTimeoutError if isinstance(exc, TimeoutError) else LineError
+    return kind(f"the connection broke: {exc.strerror or exc}")
 
 
 def _reason(exc: Exception) -> str:
@@ -176,7 +185,7 @@ class AttestedSocket:
     """A connection to a peer who was believed; has what programs use of a socket.
 
     Raises, in reading and writing:
-        UndecidedError: the line broke.
+        LineError: the line broke.
         UntrustedError: somebody tampered with it.
     """
 
@@ -337,6 +346,9 @@ def _set_up(
     before = sock.gettimeout()
     try:
         sock.settimeout(timeout)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            # Messages go back and forth; none is to wait until the last one was acknowledged.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made = run()
         sock.settimeout(before)
     except BaseException:
