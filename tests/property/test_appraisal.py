@@ -43,7 +43,8 @@ def test_no_bent_bit_is_accepted(tee: str, data: st.DataObject) -> None:
     result = sound.examine(evidence=bytes(bent))
     same = bytes(bent) == sound.evidence
     assert (result.status is Status.ACCEPTED) is same
-    assert result.exit_code in ((0,) if same else (3, 4))
+    # 6: a PSA token whose tag says that it is a MAC, for which there is no key.
+    assert result.exit_code in ((0,) if same else (3, 4, 6))
     json.dumps(result.to_dict(), allow_nan=False)
 
 

@@ -45,6 +45,7 @@ KINDS: Final = {
     "sgx/automata/quote_tdx.bin": "tdx",
     "sgx/intel-qvl-sample/quote.dat": "sgx",
     "sgx/phala_sgx_quote.bin": "sgx",
+    "snp/attestation-rs/live-evidence-genoa.json": "snp, JSON",
     "snp/attestation-rs/live-report-v5-genoa.bin": "snp",
     "snp/attestation-rs/test-report.bin": "snp",
     "snp/attestation-rs/test-vlek-report.bin": "snp",
@@ -293,6 +294,15 @@ def test_a_bundle_of_configfs_tsm(folder: Path) -> None:
 
 def given(endorsements: Endorsements, tee: str, evidence: bytes) -> Endorsements:
     return endorsements
+
+
+def test_a_report_as_json_with_its_key(folder: Path, tmp_path: Path) -> None:
+    source = folder / "snp" / "attestation-rs"
+    for role in ("ark", "ask"):
+        shutil.copy(source / f"genoa_{role}.der", tmp_path / f"{role}.der")
+    data = (source / "live-evidence-genoa.json").read_bytes()
+    result = judge(data, tmp_path, SNP_ANY.format(ALL_LINES), AT, b"genoa-test-fixture")
+    assert result.status is Status.ACCEPTED, result.error
 
 
 # Azure

@@ -48,13 +48,12 @@ _REGISTERS: Final = 24
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
-def from_json(data: bytes) -> Evidence:
+def from_document(outer: Mapping[str, Any]) -> Evidence:
     """A bundle, taken apart. Nothing in it has been verified.
 
     Raises:
         DecodeError: not a bundle.
     """
-    outer = tcb.parse(data, _W)
     bundle: Mapping[str, Any] = outer
     if not outer.keys() & {"platform", "hcl_report"}:
         raise DecodeError(0, "JSON that is not evidence of a known kind", what="evidence")

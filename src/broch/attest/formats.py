@@ -85,15 +85,15 @@ def read(data: bytes) -> Evidence:
 
 
 def open_wrapping(data: bytes) -> Evidence:
-    """Evidence out of the container of configfs-tsm or Azure, or as it is.
+    """Evidence out of the container of configfs-tsm, Azure or CMW, or as it is.
 
     Raises:
         DecodeError: not evidence, or a container that is not right.
     """
+    if data[:1] in _CMW_STARTS or data.startswith(_CMW_TAGS):
+        return _from_cmw(data)
     if data[:1] == b"{" and not data.startswith(b'{"device_pubkey"'):
-        from broch.attest.azure import from_json
-
-        return from_json(data)
+        return _from_json(data)
     wrapped = _map(data)
     if wrapped is not None and {"outblob", "provider"} <= wrapped.keys():
         return _from_tsm(wrapped)
@@ -180,6 +180,51 @@ def _map(data: bytes) -> dict[Any, Any] | None:
     except DecodeError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def _from_json(data: bytes) -> Evidence:
+    """Bundles: Azure's, and that of SNP guests, with the report and its key's certificate."""
+    from broch.tee.dcap import tcb
+
+    document = tcb.parse(data, "bundle")
+    if document.get("platform") != "snp":
+        from broch.attest.azure import from_document
+
+        return from_document(document)
+    inner = tcb.mapping(document, "evidence", "bundle")
+    report, certs = (
+        _from_base64(tcb.text(inner, "attestation_report", "bundle").encode()),
+        inner.get("cert_chain", {}),
+    )
+    if not isinstance(certs, dict) or not inner.keys() <= {"attestation_report", "cert_chain"}:
+        raise DecodeError(0, "unknown members, or cert_chain is no object", what="bundle")
+    if not certs.keys() <= _SNP_CERTS.keys():
+        raise DecodeError(0, f"certificates other than {', '.join(_SNP_CERTS)}", what="bundle")
+    items = {
+        _SNP_CERTS[name]: _from_base64(tcb.text(certs, name, "bundle").encode()) for name in certs
+    }
+    if identify(report) != "snp":
+        raise DecodeError(0, "attestation_report is no SNP report", what="bundle")
+    return Evidence(tee="snp", data=report, items=items, wrapped="JSON")
+
+
+_SNP_CERTS: Final = {"vcek": "vek", "ask": "ask"}
+# An array of two or three, in JSON or CBOR, or a tag for a CoAP content format.
+_CMW_STARTS: Final = (b"[", b"\x82", b"\x83")
+_CMW_TAGS: Final = b"\xdact"
+
+
+def _from_cmw(data: bytes) -> Evidence:
+    """A conceptual message wrapper with one message; the bytes say what it is, not the type."""
+    from broch.wire import cmw
+
+    wrapper = cmw.decode(data)
+    if not isinstance(wrapper, cmw.Record):
+        raise DecodeError(0, "a collection, expected one message", what="CMW")
+    if wrapper.indicator is not None and cmw.Indicator.EVIDENCE not in wrapper.indicator:
+        raise DecodeError(0, "the message is not evidence, by its own word", what="CMW")
+    inner = wrapper.value
+    return Evidence(tee=identify(inner), data=inner, wrapped=f"CMW {wrapper.type}")
 
 
 _PROVIDERS: Final = {"sev_guest": "snp", "tdx_guest": "tdx", "arm_cca_guest": "cca"}

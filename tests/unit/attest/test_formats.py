@@ -13,7 +13,7 @@ from broch.attest.formats import MAX_INPUT, identify, read, unwrap
 from broch.errors import DecodeError
 from broch.tee import registry
 from broch.tee.contract import Endorsements
-from broch.wire import cbor
+from broch.wire import cbor, cmw
 
 
 @pytest.mark.parametrize("tee", sorted(CASES))
@@ -80,6 +80,30 @@ def test_evidence_without_a_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
         identify(support.sgx().evidence)
 
 
+@pytest.mark.parametrize("tee", sorted(CASES))
+def test_conceptual_message_wrappers(tee: str) -> None:
+    data = CASES[tee]().evidence
+    for kind in ("application/octet-stream", 10001):
+        record = cmw.Record(type=kind, value=data, indicator=cmw.Indicator.EVIDENCE)
+        found = read(record.to_cbor())
+        assert (found.tee, found.data, found.wrapped) == (tee, data, f"CMW {kind}")
+    tag = cmw.Record(type=10001, value=data, is_tag=True)
+    assert read(tag.to_cbor()).data == data
+    plain = cmw.Record(type="application/eat+cwt", value=data)
+    assert read(plain.to_json().encode()).data == data
+
+
+def test_wrappers_that_hold_no_evidence() -> None:
+    data = support.psa().evidence
+    results = cmw.Record(type="a/b", value=data, indicator=cmw.Indicator.ATTESTATION_RESULTS)
+    with pytest.raises(DecodeError, match="is not evidence, by its own word"):
+        read(results.to_cbor())
+    inner = cmw.Record(type="a/b", value=data).to_cbor()
+    for bad in (cmw.Record(type="a/b", value=inner), cmw.Record(type="a/b", value=b"x")):
+        with pytest.raises(DecodeError):
+            read(bad.to_cbor())
+
+
 def tsm(**changes: Any) -> bytes:
     report = support.snp().evidence
     fields = {"auxblob": b"", "outblob": report, "provider": "sev_guest\n", **changes}
@@ -124,6 +148,13 @@ def test_bundles_that_are_none(changes: dict[str, Any]) -> None:
         {"platform": "az-snp", "evidence": {}},
         {"platform": "az-snp", "evidence": []},
         {"hcl_report": "AA"},
+        {"platform": "snp"},
+        {"platform": "snp", "evidence": {}},
+        {"platform": "snp", "evidence": {"attestation_report": "AA=="}},
+        {"platform": "snp", "evidence": {"attestation_report": "?"}},
+        {"platform": "snp", "evidence": {"attestation_report": "\u00e4"}},
+        {"platform": "snp", "evidence": {"attestation_report": "AA==", "cert_chain": []}},
+        {"platform": "snp", "evidence": {"attestation_report": "AA==", "cert_chain": {"ark": ""}}},
         {"version": 1, "hcl_report": "AA", "vcek": "AA", "tpm_quote": {}},
         {"version": 1, "hcl_report": "?", "vcek": "AA", "tpm_quote": {}},
         {"version": 1, "hcl_report": 3, "vcek": "AA", "tpm_quote": {}},
