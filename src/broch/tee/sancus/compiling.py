@@ -20,7 +20,7 @@ from typing import Final
 from elftools.elf.elffile import ELFFile
 
 from broch.cpu.msp430 import TooLargeError, read_elf
-from broch.errors import BrochError, MalformedError, UsageError
+from broch.errors import BrochError, DecodeError, MalformedError, UsageError
 from broch.image import Shape
 from broch.image.toolchain import INCLUDE, NATIVE, Toolchain, find
 from broch.tee.contract import Compiled, CompileSettings, Packed
@@ -62,6 +62,7 @@ _NAMES: Final = ".broch.driver_names"
 _NUMBER: Final = r"(0[xX][0-9a-fA-F]{1,4}|[0-9]{1,5})"
 _DRIVER: Final = re.compile(rf"([A-Za-z_][A-Za-z0-9_]*) {_NUMBER} {_NUMBER}")
 _FLOATS: Final = re.compile(r"__mspabi_\w*(?:[fd]$|[fd][a-z]*$)")
+_PORTS: Final = "broch/sancus.h says which names, types, periods and vectors there are"
 _NO_LIBC: Final = (
     "there is no libc on a microcontroller: broch/sancus.h says which functions there are; "
     "further C files are named with --file"
@@ -234,8 +235,10 @@ def _check_ports(data: bytes, source: Path) -> None:
     """Hold the module to what its loader will, and values to what fits."""
     try:
         ports = read_module(data).ports.interface.ports
-    except BrochError as exc:
-        raise type(exc)(*exc.args, place=str(source), hint=exc.hint) from None
+    except DecodeError as exc:
+        raise MalformedError(exc.problem, place=str(source), hint=_PORTS) from None
+    except MalformedError as exc:
+        raise type(exc)(exc.message, place=str(source), hint=exc.hint) from None
     for port in ports:
         for shape in (port.argument, port.result):
             if shape is not None and (size := _longest(shape)) > MAX_VALUE:
