@@ -17,7 +17,6 @@ import msgspec
 
 from broch.enclave import packets
 from broch.enclave.hosted import FaultError, HostedEnclave, Stopped, fault
-from broch.enclave.machine_client import error_of
 from broch.enclave.machine_messages import Answer, Ended, Kill, Load, LoadedReply, Question, Refusal
 from broch.enclave.messages import Kind
 from broch.enclave.ring import PoisonedError, Ring, RingClosedError, make_ring, open_ring
@@ -68,6 +67,9 @@ def operate(panel: socket.socket, order: PanelOrder) -> dict[str, Any]:
         raise InternalError("the device is gone")
     answer = _answer.decode(packet[0])
     if answer.refusal is not None:
+        # Brings asyncio, which the runtime closure does without; this runs in the deployer.
+        from broch.enclave.machine_client import error_of
+
         raise error_of(answer.refusal)
     return answer.seen or {}
 
