@@ -111,7 +111,7 @@ class Sancus:
             cpu.bus.load(layout.public_start, text)
         self._spend(len(text) // 2 + 4)
         at = cpu.registers[PC] - 2 & 0xFFFF
-        module = protection.add(layout, module_key(key, text, layout), pc=at)
+        module = protection.add(layout, _module_key(key, text, layout), pc=at)
         cpu.policy_changed()
         return module.id
 
@@ -320,6 +320,11 @@ class Sancus:
 @lru_cache(maxsize=64)
 def _keyed(key: bytes) -> SpongeWrap:
     return SpongeWrap(key)
+
+
+@lru_cache(maxsize=32)
+def _module_key(vendor: bytes, text: bytes, layout: Layout) -> bytes:
+    return module_key(vendor, text, layout)
 
 
 @lru_cache(maxsize=64)

@@ -57,7 +57,7 @@ class Protection:
 
     def __init__(self, slots: int = 4, *, as_rtl: bool = False) -> None:
         self.modules: dict[int, Module] = {}
-        self.violations: list[Violation] = []  # the last ones
+        self.violations: list[Violation] = []  # the first ones, until somebody clears them
         self.previous = 0  # id of what ran before the one that runs now
         self.as_rtl = as_rtl
         self._slots = slots
@@ -169,8 +169,8 @@ class Protection:
 
     def violation(self, cpu: "Cpu", access: Access | None, address: int, pc: int) -> None:
         """Ask for the violation interrupt."""
-        self.violations.append(Violation(access=access, address=address, pc=pc))
-        del self.violations[:-_MAX_KEPT]
+        if len(self.violations) < _MAX_KEPT:
+            self.violations.append(Violation(access=access, address=address, pc=pc))
         cpu.request(VIOLATION_VECTOR)
 
     def interrupt(self, cpu: "Cpu", vector: int, pc: int) -> bool:
