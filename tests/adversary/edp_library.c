@@ -29,6 +29,7 @@ enum {
     FREE_STACK,
     STACK,
     OCALL_NUMBER,
+    QUOTE,
 };
 
 /* Pointers in data: they are right only after relocation. */
@@ -199,6 +200,15 @@ __attribute__((noinline)) static uint64_t recurse(uint64_t depth) {
     return depth == 0 ? frame[0] : recurse(depth - 1) + frame[1];
 }
 
+/* Report data, and perhaps how much room there is. */
+static int32_t quote(const uint8_t *data, size_t size) {
+    static uint8_t out[BROCH_QUOTE_ROOM];
+    const int64_t got = broch_quote(data, out, size > 64 ? data[64] : sizeof out);
+    if (got > 0)
+        broch_reply(out, (size_t)got);
+    return (int32_t)got;
+}
+
 int32_t broch_call(uint32_t number, const void *data, size_t size) {
     uint8_t buffer[BROCH_TARGETINFO_SIZE];
     switch (number) {
@@ -257,6 +267,8 @@ int32_t broch_call(uint32_t number, const void *data, size_t size) {
         return 0;
     case STACK:
         return (int32_t)recurse(1000000);
+    case QUOTE:
+        return quote(data, size);
     case OCALL_NUMBER:
         return broch_ocall(0x80000000u, NULL, 0, NULL, NULL);
     default:

@@ -41,7 +41,7 @@ MAX = 2**64 - 1
     1, 12
 )
 (PRINTF, NAMES, ILLEGAL, WHERE, CONNECT, TIME, STATE, TARGETINFO, SHORT_REPLY) = range(12, 21)
-(FREE_STACK, STACK, OCALL_NUMBER) = range(21, 24)
+(FREE_STACK, STACK, OCALL_NUMBER, QUOTE) = range(21, 25)
 
 
 @cache
@@ -445,6 +445,11 @@ class TestPointers:
     def test_a_count_of_arguments_that_wraps(self, executable: Host, count: int) -> None:
         assert_abort(executable, "more than 4096 arguments", executable.place(bytes(64)), count)
 
+    @pytest.mark.parametrize("shift", [1, 4, 7])
+    def test_an_array_of_arguments_that_is_not_aligned(self, executable: Host, shift: int) -> None:
+        array, count = executable.arguments(b"enclave")
+        assert_abort(executable, "not aligned", array + shift, count)
+
     @pytest.mark.parametrize("count", [2**60, 2**32])
     def test_a_number_that_is_too_wide(self, library: Host, count: int) -> None:
         assert_abort(library, "more than 32 bits", count | ECHO)
@@ -534,6 +539,62 @@ class TestAnswers:
 
     def test_an_ocall_number_that_is_too_large(self, library: Host) -> None:
         assert_abort(library, "above 0x7fffffff", OCALL_NUMBER)
+
+    def quoting(self, host: Host, *pieces: bytes) -> list[bytes]:
+        """Answer a connection with these pieces, one a read; what is written."""
+        left, written = list(pieces), list[bytes]()
+
+        def read(host: Host, out: Exit) -> Answer:
+            piece = left.pop(0) if left else b""
+            host.engine.mem_write(out.values[1], piece[: out.values[2]])
+            if len(piece) > out.values[2]:
+                left.insert(0, piece[out.values[2] :])
+            return 0, min(len(piece), out.values[2])
+
+        def write(host: Host, out: Exit) -> Answer:
+            written.append(host.read(*out.values[1:3]))
+            return 0, out.values[2]
+
+        def close(host: Host, out: Exit) -> Answer:
+            assert out.values[0] == 9
+            written.append(b"closed")
+            return 0, 0
+
+        host.handlers |= {8: lambda host, out: (0, 9), 1: read, 3: write, 5: close}
+        return written
+
+    def test_a_quote_in_small_pieces(self, library: Host) -> None:
+        target = bytes(512)
+        size = struct.pack("<I", 5000)
+        quote = bytes(i % 255 for i in range(5000))
+        written = self.quoting(
+            library, target[:100], target[100:], size[:1], size[1:] + quote[:3], quote[3:]
+        )
+        assert call(library, QUOTE, b"d" * 64) == (5000, quote)
+        report, end = written
+        assert Report.from_bytes(report).body.reportdata == b"d" * 64
+        assert end == b"closed"
+
+    @pytest.mark.parametrize(
+        ("pieces", "error"),
+        [
+            ([], 0x2000_0002),
+            ([bytes(511)], 0x2000_0002),
+            ([bytes(512)], 0x2000_0002),
+            ([bytes(512), b"\x01\0\0"], 0x2000_0002),
+            ([bytes(512), b"\x02\0\0\0", b"q"], 0x2000_0002),
+            ([bytes(512), struct.pack("<I", 16385)], 0x2000_0000),
+            ([bytes(512), b"\xff\xff\xff\xff"], 0x2000_0000),
+        ],
+    )
+    def test_a_quote_that_is_none(self, library: Host, pieces: list[bytes], error: int) -> None:
+        written = self.quoting(library, *pieces)
+        assert call(library, QUOTE, bytes(64)) == (-error, b"")
+        assert written[-1] == b"closed"
+
+    def test_a_host_that_makes_no_quotes(self, library: Host) -> None:
+        library.handlers[8] = lambda host, out: (0x6F, 0)
+        assert call(library, QUOTE, bytes(64)) == (-0x6F, b"")
 
     def test_no_memory(self, library: Host) -> None:
         library.handlers[14] = lambda host, out: (0x3FFF_FFFF, 0)

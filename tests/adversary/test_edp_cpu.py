@@ -7,6 +7,7 @@ emulator might be kinder than a CPU is.
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.adversary.test_edp import (
     HEAP_TEST,
     OCALL,
     PRINTF,
+    QUOTE,
     READ,
     REPORT,
     SECRET,
@@ -30,6 +32,8 @@ from broch.app.home import Home
 from broch.cpu import native
 from broch.cpu.native import NativeEngine
 from broch.cpu.x86_64 import Region
+from broch.errors import UntrustedError
+from broch.tee.sgx import TEE
 from broch.tee.sgx.run import engines
 from broch.tee.sgx.run.ends import EnclaveError, EnclavePanickedError
 from broch.tee.sgx.run.runner import RETURN
@@ -109,6 +113,24 @@ def test_flags_are_cleared_before_they_matter(
     assert enclave.call(HEAP_TEST).value == 0
     assert enclave.call(READ).value == -0x0B
     assert enclave.call(PRINTF).data.startswith(b"-1|2|")
+
+
+def test_a_quote_is_believed(start: Start) -> None:
+    """From the C kit to what a verifier sees."""
+    enclave = start()
+    data = b"bound to this".ljust(64, b"\0")
+    value, quote = enclave.call(QUOTE, data)
+    assert value == len(quote) > 1000
+    now = datetime.now(UTC)
+    claims = TEE.verify(quote, enclave.device.endorsements(), at=now)
+    assert (claims.measurement, claims.report_data) == (enclave.mrenclave, data)
+    assert claims.emulated
+    # The same by hand, for a host that is asked by the author's own ocalls.
+    report = enclave.call(REPORT, data + enclave.quote_target).data
+    by_hand = TEE.verify(enclave.quote(report), enclave.device.endorsements(), at=now)
+    assert by_hand.report_data == data
+    with pytest.raises(UntrustedError):
+        enclave.quote(enclave.call(REPORT, data).data)  # for nobody
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,12 @@ void broch_report(const void *target, const uint8_t data[BROCH_REPORT_DATA_SIZE]
                   uint8_t out[BROCH_REPORT_SIZE]);
 void broch_targetinfo(uint8_t out[BROCH_TARGETINFO_SIZE]); /* our own, to be given to others */
 
+/* A DCAP quote of a report with this data, for anyone to verify: how many bytes it has, or a negative
+ * error, -EDP_INVALID_DATA if there is no room. The host makes it (broch run does), and may refuse
+ * to; it need not be believed, for who verifies the quote sees whether it is one. */
+#define BROCH_QUOTE_ROOM 16384 /* enough for a quote with its certificates */
+int64_t broch_quote(const uint8_t data[BROCH_REPORT_DATA_SIZE], void *out, size_t room);
+
 
 /* Keys to seal data with: the same for the same CPU, binding, label and versions. Always bound to
  * ATTRIBUTES too, so a debug enclave has other keys. */
