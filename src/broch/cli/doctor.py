@@ -20,7 +20,8 @@ from broch.cli import doctor_hardware, output
 from broch.cli.table import Table, show
 from broch.enclave import sandbox
 from broch.enclave.device_folder import check_private
-from broch.errors import BrochError, UndecidedError
+from broch.errors import BrochError, UndecidedError, UsageError
+from broch.image import toolchain
 
 
 class Need(StrEnum):
@@ -76,6 +77,7 @@ def examine() -> Iterator[Check]:
     yield _home()
     yield _user()
     yield _ptrace()
+    yield _compiler()
     for device in doctor_hardware.look():
         yield Check(
             name=device.path,
@@ -102,6 +104,23 @@ def _python() -> Check:
     problem = None if sys.version_info >= (3, 11) else version
     return _check(
         "Python", Need.NEEDED, problem, version, "new enough", "Broch needs Python 3.11 or newer"
+    )
+
+
+def _compiler() -> Check:
+    found, problem = "", None
+    try:
+        names = {target: toolchain.find(target).name for target in toolchain.TARGETS}
+        found = ", ".join(f"{name} for {target}" for target, name in names.items())
+    except UsageError as exc:
+        problem = exc.message
+    return _check(
+        "C compiler",
+        Need.HELPFUL,
+        problem,
+        found,
+        "modules in C can be built",
+        f"modules in C cannot be built for all TEEs that have them: {toolchain.HINT}",
     )
 
 

@@ -25,6 +25,7 @@ from typing import Final, Literal
 from broch.errors import MalformedError, UndecidedError, UsageError
 
 Target = Literal["x86_64", "msp430"]
+TARGETS: Final[tuple[Target, ...]] = ("x86_64", "msp430")
 
 NATIVE: Final = Path(__file__).parents[1] / "native"  # C sources and headers that Broch brings
 INCLUDE: Final = NATIVE / "include"

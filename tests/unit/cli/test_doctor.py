@@ -8,6 +8,8 @@ import pytest
 
 from broch.cli import doctor, entry
 from broch.cli.doctor import Check, Need
+from broch.image import toolchain
+from broch.image.toolchain import Toolchain
 
 
 def checks(**ok: bool) -> Iterator[Check]:
@@ -61,3 +63,17 @@ def test_a_home_that_is_not_there_is_not_made(
     monkeypatch.setenv("BROCH_HOME", str(tmp_path / "none" / "home"))
     assert next(check for check in doctor.examine() if check.name == "BROCH_HOME").ok
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiler() -> Check:
+        return next(check for check in doctor.examine() if check.name == "C compiler")
+
+    for name in ("_zig", "_clang", "_gcc"):
+        monkeypatch.setattr(toolchain, name, lambda target: None)
+    lacking = compiler()
+    assert not lacking.ok
+    assert "broch[native]" in lacking.means
+    made = Toolchain(name="some", target="x86_64", compiler=("cc",), linker=("ld",))
+    monkeypatch.setattr(toolchain, "_clang", lambda target: made)
+    assert compiler().found == "some for x86_64, some for msp430"
