@@ -41,7 +41,7 @@ KIT: Final = NATIVE / "sancus"
 _RUNTIME: Final = (
     *("arith.S", "codec.c", "connections.c", "dispatch.c", "drivers.c", "entry.S", "records.c"),
 )
-_FLAGS: Final = (
+FLAGS: Final = (
     *("-std=gnu17", "-Os", "-ffreestanding", "-fno-common", "-fno-jump-tables"),
     *("-fno-unwind-tables", "-fno-asynchronous-unwind-tables", "-ffunction-sections"),
     *("-fdata-sections", "-Wno-deprecated-non-prototype", "-Wno-unused-command-line-argument"),
@@ -51,7 +51,7 @@ _FLAGS: Final = (
 )
 # Each function looks whether the stack has room; runtime and drivers do without.
 _AUTHORS: Final = (
-    *_FLAGS,
+    *FLAGS,
     *("-finstrument-function-entry-bare", "-Wframe-larger-than=512", "-Werror=frame-larger-than"),
 )
 _LINK: Final = (
@@ -120,7 +120,7 @@ def _compile_all(tools: Toolchain, sources: Sequence[Path], folder: Path) -> lis
         _compile(tools, source, objects[-1])
     kit = folder / "kit"  # a copy, for objects lie beside their sources
     shutil.copytree(KIT, kit)
-    tools.compile([*_FLAGS, "-c", *_RUNTIME], cwd=kit)
+    tools.compile([*FLAGS, "-c", *_RUNTIME], cwd=kit)
     return objects + [kit / f"{Path(name).stem}.o" for name in _RUNTIME]
 
 
