@@ -10,6 +10,7 @@
 would hear of the rest, or anybody could say that he did.
 """
 
+import time
 from typing import Any, Final
 
 from broch.cpu.msp430 import DigitalPort
@@ -28,11 +29,17 @@ class Panel:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._heard = bytearray()
+        self._changed: dict[int, int] = {}  # port -> when its outputs last changed
         board.uart.sent = self._hear
+        for port in board.ports.values():
+            port.changed = self._see
 
     def _hear(self, byte: int) -> None:
         self._heard.append(byte)
         del self._heard[:-MAX_HEARD]
+
+    def _see(self, port: DigitalPort) -> None:
+        self._changed[port.number] = time.monotonic_ns()
 
     def operate(self, action: str, target: str, value: Any) -> dict[str, Any]:
         """Do one thing; see the module's docstring.
@@ -70,6 +77,7 @@ class Panel:
             "in": port.input,
             "out": port.output,
             "outputs": port.driven,
+            "changed_ns": self._changed.get(port.number),  # by the machine's monotonic clock
         }
 
     def _set(self, target: str, value: Any) -> None:
