@@ -124,7 +124,21 @@ def test_each_compiler_makes_what_the_converter_takes(
     )
 
 
-def test_only_the_main_elf_program_says_that_it_is_none(write: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["zig", "clang", "gcc"])
+def test_no_compiler_warns_of_the_kit(
+    write: Write, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finders = {"zig": toolchain._zig, "clang": toolchain._clang, "gcc": toolchain._gcc}
+    if (tools := finders[name]("x86_64")) is None:
+        pytest.skip(f"{name} is not installed")
+    strict = (*compiling.COMPILE, "-Wall", "-Wextra", "-Wshadow", "-Wpointer-arith", "-Werror")
+    monkeypatch.setattr(compiling, "find", lambda target: tools)
+    monkeypatch.setattr(compiling, "COMPILE", strict)
+    for source, library in ((MAIN, False), (LIBRARY, True)):
+        compiling.compile_and_link([write("module.c", source)], library=library)
+
+
+def test_the_elf_file_as_a_program_says_that_it_is_none(write: Write, tmp_path: Path) -> None:
     """The ELF file, run by mistake, says so and ends."""
     elf = tmp_path / "module.elf"
     elf.write_bytes(compiling.compile_and_link([write("module.c", MAIN)], library=False))
