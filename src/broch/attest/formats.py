@@ -7,6 +7,7 @@ as it is, PEM (one block, any label), hexadecimal digits, base64 (also the URL's
 
 import base64
 import binascii
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -41,6 +42,11 @@ class Evidence:
     wrapped: str = ""  # what it was inside: "configfs-tsm"
     hcl: bytes | None = field(default=None, repr=False)  # Azure: what binds a vTPM's key to it
     quote: bytes | None = field(default=None, repr=False)  # Azure: the vTPM's quote
+
+    def digest(self) -> str:
+        """SHA-256 in hex; of Azure's three parts, one after the other."""
+        parts = (self.data, self.hcl or b"", self.quote or b"")
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def unwrap(data: bytes) -> tuple[bytes, str]:
@@ -110,6 +116,8 @@ def identify(data: bytes) -> str:
     if len(data) == _TDREPORT_SIZE and data[0] == _TDX:
         problem = "a TDREPORT, which only the processor that made it can check: ask for a quote"
         raise DecodeError(0, problem, what=_W)
+    if data.startswith(b"HCLA"):
+        raise DecodeError(0, "an HCL report without the vTPM's quote: give the bundle", what=_W)
     if found is None:
         raise DecodeError(
             0,

@@ -5,7 +5,6 @@ Two questions, apart: a verifier's ``verify`` answers the first, :func:`.apprais
 outcome: that is in the :class:`Result`, with the error that stands for it.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -156,7 +155,7 @@ def examine(
         at=at,
         nonce=nonce,
         policy=policy,
-        digest=hashlib.sha256(evidence.data).hexdigest(),
+        digest=evidence.digest(),
     )
 
 

@@ -67,6 +67,8 @@ def test_what_is_no_evidence(data: bytes) -> None:
 def test_a_tdreport_is_no_evidence() -> None:
     with pytest.raises(DecodeError, match="a TDREPORT, which only the processor"):
         read(b"\x81" + bytes(1023))
+    with pytest.raises(DecodeError, match="an HCL report without the vTPM's quote"):
+        read(b"HCLA" + bytes(2600))
 
 
 def test_the_largest_input() -> None:
