@@ -127,6 +127,17 @@ def test_every_tee_is_found_and_loads(installed: Path, tmp_path: Path) -> None:
     assert found == sorted(PROJECT["entry-points"]["broch.tees"])
 
 
+def test_every_kind_of_real_hardware_is_found_and_loads(installed: Path, tmp_path: Path) -> None:
+    show = (
+        "from broch.tee import registry\n"
+        "for name in registry.native_names(): print(name, registry.find_native(name).title)"
+    )
+    done = run((installed / "python", "-c", show), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [line.split()[0] for line in done.stdout.splitlines()]
+    assert found == sorted(PROJECT["entry-points"]["broch.native"])
+
+
 def test_version(installed: Path, tmp_path: Path) -> None:
     done = run((installed / "broch", "--version"), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
