@@ -62,6 +62,15 @@ def fetch(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Also what is there and new enough.")
     ] = False,
+    early: Annotated[
+        Path | None,
+        typer.Option(
+            "--early",
+            metavar="FILE",
+            help="SGX, TDX: write the coming TCB info there, for broch verify --next-tcb-info.",
+            show_default=False,
+        ),
+    ] = None,
     anchor: Anchors = None,
     json: Json = False,
 ) -> int:
@@ -75,6 +84,7 @@ def fetch(
         kds=kds,
         product=product,
         refresh=refresh,
+        early=early,
         anchors=anchor or [],
         as_json=json,
     )

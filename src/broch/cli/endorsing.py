@@ -13,7 +13,7 @@ from broch.errors import BrochError, UndecidedError, UsageError
 
 if TYPE_CHECKING:
     from broch.attest.endorsements import Entry, Store, Subject
-    from broch.attest.fetch import Fetcher, Outcome
+    from broch.attest.fetch import Fetcher, IntelPcs, Outcome
 
 _COLUMNS: Final = ["subject", "state", "issued", "until", "from"]
 _MAX_SOURCE: Final = 500  # characters
@@ -28,6 +28,7 @@ def fetch(
     kds: str | None,
     product: str | None,
     refresh: bool,
+    early: Path | None,
     anchors: Sequence[Path],
     as_json: bool,
 ) -> int:
@@ -36,13 +37,13 @@ def fetch(
     from broch.attest.fetch import AMD_KDS, INTEL_PCS, AmdKds, Fetcher, Http, IntelPcs
 
     subjects = _needed(files, product)
-    kept = Store.create(_folder(store))
+    roots = _read_anchors(anchors)
     with Http(waiting=lambda text: output.note(f"waiting: {output.clean(text)}")) as http:
-        fetcher = Fetcher(
-            kept,
-            [IntelPcs(http, pcs or INTEL_PCS), AmdKds(http, kds or AMD_KDS)],
-            anchors=_read_anchors(anchors),
-        )
+        intel = IntelPcs(http, pcs or INTEL_PCS)
+        if early is not None:
+            return _fetch_early(intel, subjects, early, roots, as_json=as_json)
+        kept = Store.create(_folder(store))
+        fetcher = Fetcher(kept, [intel, AmdKds(http, kds or AMD_KDS)], anchors=roots)
         outcomes, errors = _fetch_all(fetcher, subjects, refresh=refresh)
     if as_json:
         data: dict[str, Any] = {
@@ -63,6 +64,35 @@ def fetch(
         if error.hint:
             output.note(f"hint: {output.clean(error.hint)}")
     return max((error.exit_code for error in errors), default=0)
+
+
+def _fetch_early(
+    intel: "IntelPcs",
+    subjects: "Sequence[Subject]",
+    out: Path,
+    roots: Sequence[bytes],
+    *,
+    as_json: bool,
+) -> int:
+    """TCB info that does not apply yet: signed as any, and not for the store."""
+    from broch.attest.endorsements.checks import check
+    from broch.attest.endorsements.subject import Kind
+
+    wanted = [subject for subject in subjects if subject.kind is Kind.DCAP_TCB]
+    if len(wanted) != 1:
+        raise UsageError(
+            f"--early is for evidence of one SGX or TDX platform, not of {len(wanted)}",
+            hint="name one quote",
+        )
+    reply, items = intel.early_tcb_info(wanted[0])
+    dates = check(wanted[0], items, roots)
+    binary.write(out, [reply])
+    result = {"subject": str(wanted[0]), "file": str(out), "issued": dates.issued.isoformat()}
+    if as_json:
+        _apart(out, lambda: output.print_json(result))
+    else:
+        _apart(out, lambda: output.say(f"{out}: {wanted[0]}, issued {dates.issued.isoformat()}"))
+    return 0
 
 
 def _fetch_all(

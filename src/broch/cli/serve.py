@@ -57,7 +57,7 @@ def serve_verifier(
 
 def _settings(policy: Path, endorsements: Path | None, ear: Path | None) -> "Settings":
     from broch.attest import policy_file
-    from broch.attest.endorsements import load
+    from broch.attest.endorsements import Shelf
     from broch.attest.server import Settings
 
     key = None
@@ -67,7 +67,7 @@ def _settings(policy: Path, endorsements: Path | None, ear: Path | None) -> "Set
         key = read_key(binary.read(ear), str(ear))
     return Settings(
         policy=policy_file.load(policy),
-        source=lambda tee, data: load(endorsements, tee, data),
+        source=Shelf(endorsements).get,
         key=key,
     )
 

@@ -16,6 +16,7 @@ from tests.unit.tee.sgx.support import NOW as SGX_NOW
 from tests.unit.tee.snp import attester as snp
 
 from broch.attest.endorsements import Store, load
+from broch.attest.explain import read_next
 from broch.cli import entry
 from broch.tee.dcap import platform
 from broch.tee.sgx import TEE
@@ -98,6 +99,19 @@ def test_fetch_export_import_verify(run: Run, pcs: Publisher, tmp_path: Path) ->
     assert {item["state"] for item in done.json["subjects"]} == {"imported"}
     found = load(tmp_path / "other", "sgx", SGX.evidence(), anchors=[ROOT])
     assert TEE.verify(SGX.evidence(), found, at=SGX_NOW).emulated
+
+
+def test_early_tcb_info_is_for_looking_ahead(run: Run, pcs: Publisher, tmp_path: Path) -> None:
+    arguments = ("fetch", "quote", "--pcs", pcs.base, "--early", "early.json")
+    assert run(*arguments).code == 4, "its root is nobody's"
+    assert not Path("early.json").exists()
+    done = run(*arguments, "--anchor", "root.der", "--json")
+    assert done.code == 0, done.err
+    assert done.json["subject"] == "dcap.tcb.sgx.464d53504321"
+    assert pcs.requests[-1].endswith("fmspc=464D53504321&update=early")
+    assert read_next(Path("early.json").read_bytes()).fmspc == b"FMSPC!"
+    assert not (tmp_path / "home").exists(), "the store is left alone"
+    assert run("fetch", "report", "--early", "x").code == 2
 
 
 def test_the_default_store_is_private(run: Run, pcs: Publisher, tmp_path: Path) -> None:

@@ -69,6 +69,26 @@ class IntelPcs:
             return self._document(path, "enclaveIdentity", "qe_identity", header)
         raise UsageError(f"Intel does not publish {subject}")
 
+    def early_tcb_info(self, subject: Subject) -> tuple[bytes, dict[str, bytes]]:
+        """The TCB info that will be the standard one some weeks later (``update=early``).
+
+        Args:
+            subject: ``dcap.tcb.TEE.FMSPC``.
+
+        Returns:
+            The service's whole reply, and its items as :meth:`get` gives them; not checked.
+
+        Raises:
+            DecodeError: not what the API promises.
+            UndecidedError: no answer, or the service does not have it.
+        """
+        kind, arguments = subject.match()
+        if kind is not Kind.DCAP_TCB:
+            raise UsageError(f"{subject} has no early version")
+        tee, fmspc = arguments
+        url = f"{self._base}/{tee}/certification/v4/tcb?fmspc={quote(fmspc.upper())}&update=early"
+        return self._read(url, "tcbInfo", "tcb_info", "TCB-Info-Issuer-Chain")
+
     def _root_crl(self) -> tuple[str, dict[str, bytes]]:
         is_intel = urlsplit(self._base).hostname == urlsplit(INTEL_PCS).hostname
         url = _INTEL_ROOT_CRL if is_intel else f"{self._base}/sgx/certification/v4/rootcacrl"
@@ -87,9 +107,14 @@ class IntelPcs:
         self, path: str, member: str, name: str, header: str
     ) -> tuple[str, dict[str, bytes]]:
         url = f"{self._base}/{path}"
+        return url, self._read(url, member, name, header)[1]
+
+    def _read(
+        self, url: str, member: str, name: str, header: str
+    ) -> tuple[bytes, dict[str, bytes]]:
         response = self._http.get(url, max_body=MAX_DOCUMENT)
         document, signature = signed_member(response.body, member, url)
-        return url, {
+        return response.body, {
             name: document,
             f"{name}_signature": signature,
             f"{name}{CHAIN}": self._chain(response, header),
