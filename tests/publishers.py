@@ -113,6 +113,7 @@ def intel(
     """
     certs = x509.load_pem_x509_certificates(pck_chain)
     crl_chain = b"".join(cert.public_bytes(Encoding.PEM) for cert in certs[1:])
+    ca = "processor" if "Processor CA" in certs[1].subject.rfc4514_string() else "platform"
 
     def listed(data: bytes, headers: Mapping[str, str]) -> Answer:
         return Answer(body=data.hex().encode() if hexadecimal else data, headers=headers)
@@ -126,7 +127,7 @@ def intel(
     def answers(path: str, parameters: Mapping[str, str]) -> Answer:
         if path == "/sgx/certification/v4/rootcacrl":
             return listed(items["root_ca_crl"], {})
-        if path == "/sgx/certification/v4/pckcrl" and parameters.get("ca") == "platform":
+        if path == "/sgx/certification/v4/pckcrl" and parameters.get("ca") == ca:
             return listed(items["pck_crl"], {"SGX-PCK-CRL-Issuer-Chain": quote(crl_chain.decode())})
         if path == f"/{tee}/certification/v4/tcb":
             if parameters.get("fmspc") != fmspc:
