@@ -24,7 +24,7 @@ from broch.errors import BrochError, PolicyError, UndecidedError
 from broch.tee.contract import Endorsements
 from broch.tee.tpm import native as tpm_native
 
-from .apps import write_app
+from .apps import until, write_app
 
 TDX_POLICY = f"""
 emulated = true
@@ -188,6 +188,57 @@ def test_a_system_that_was_not_measured_is_not_let_in(
     ):
         run(path, shared_home, root, nothing)
     assert caught.value.hint
+
+
+COUNTING = """
+from broch import Module
+
+module = Module("source")
+count = [0]
+
+@module.entry
+def add(n: int) -> int:
+    count[0] += n
+    return count[0]
+
+@module.entry
+def crash() -> None:
+    raise ValueError
+
+@module.export_state
+def export_count() -> int:
+    return count[0]
+
+@module.import_state
+def import_count(n: int) -> None:
+    count[0] = n
+"""
+
+
+def test_updates_and_restarts_are_attested_again(
+    shared_home: Home, app_folder: Path, tmp_path: Path
+) -> None:
+    attester, root = TdxAttester(), tmp_path / "root"
+    path = native_app(app_folder, "tdx", TDX_POLICY, attester.endorsements(), COUNTING)
+
+    async def work(app: Supervisor) -> None:
+        assert await app.call("source", "add", [3]) == 3
+        (app_folder / "source.py").write_text(COUNTING + "# changed\n")
+        assert (await app.update("source"))["state"] is True
+        assert await app.call("source", "add", [4]) == 7
+        with pytest.raises(BrochError, match="raised ValueError"):
+            await app.call("source", "crash", None)
+
+        async def is_back() -> bool:
+            (source,) = (m for m in app.status()["modules"] if m["name"] == "source")
+            return bool(source["restarts"] == 1 and source["state"] == "running")
+
+        await until(is_back)
+        assert await app.call("source", "add", [1]) == 1
+
+    with tsm_tree(root, "cloud", "tdx_guest", tdx_quote(attester)) as instance:
+        run(path, shared_home, root, work)
+        assert instance.reports == 4  # the device, the join, the update, the restart
 
 
 def test_sealing_is_refused_where_the_hardware_has_no_keys(
