@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from broch.errors import DecodeError
 from broch.tee.sgx import sgxs
 from broch.tee.sgx.faults import SgxRefusedError
 from broch.tee.sgx.keys import Fuses, egetkey, ereport
@@ -101,6 +102,7 @@ class Host:
         self.calls: list[tuple[int, tuple[int, int, int, int]]] = []
         self.output = b""
         self.allocated: dict[int, int] = {}
+        self.faulted: int | None = None  # the address of the last access that there is not
         self._next = USER + PAGE
         self.engine: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         self.engine.reg_write(x86.UC_X86_REG_CR4, 1 << 18 | 1 << 9 | 1 << 10 | 0x20)
@@ -117,6 +119,7 @@ class Host:
             (unicorn.UC_HOOK_INSN_INVALID, self._stop, 1, 0),
             (unicorn.UC_HOOK_MEM_READ, self._read, USER, end),
             (unicorn.UC_HOOK_MEM_WRITE, self._write, USER, end),
+            (unicorn.UC_HOOK_MEM_INVALID, self._fault, 1, 0),
         ]
         for kind, function, first, last in hooks:
             self.engine.hook_add(kind, function, None, first, last)
@@ -255,7 +258,10 @@ class Host:
         rbx, rcx, rdx = (self.engine.reg_read(_ID[name]) for name in ("rbx", "rcx", "rdx"))
         if leaf == 0:
             assert (rbx % 512, rcx % 128, rdx % 512) == (0, 0, 0)
-            target = TargetInfo.from_bytes(self.read(rbx, 512))
+            try:
+                target = TargetInfo.from_bytes(self.read(rbx, 512))
+            except DecodeError as exc:
+                raise FaultError(f"#GP of EREPORT: {exc}") from None
             report = ereport(self.fuses, self.secs, target, self.read(rcx, 64))
             self.engine.mem_write(rdx, report.to_bytes())
             return
@@ -271,6 +277,10 @@ class Host:
     def _stop(self, engine: Any, _: object) -> bool:
         engine.emu_stop()
         return True
+
+    def _fault(self, _e: object, _k: int, address: int, _s: int, _v: int, _u: object) -> bool:
+        self.faulted = address
+        return False
 
     def _read(self, _e: object, _k: int, address: int, size: int, _v: int, _u: object) -> None:
         if self.on_read is not None:

@@ -8,6 +8,7 @@
 Every lie is answered by an enclave that goes on with nothing wrong, or that ends itself for good.
 """
 
+import random
 import struct
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from tests.adversary.edp_host import (
     BASE,
     DEBUG_BUFFER,
+    HONEST,
     HOST_REGISTERS,
     PAGE,
     USER,
@@ -592,6 +594,13 @@ class TestAnswers:
         assert call(library, QUOTE, bytes(64)) == (-error, b"")
         assert written[-1] == b"closed"
 
+    @pytest.mark.parametrize("at", [49, 56, 63, 128, 511])
+    def test_a_target_that_ereport_does_not_take(self, library: Host, at: int) -> None:
+        """On a CPU it would be an exception in the enclave."""
+        target = bytes(at) + b"\1" + bytes(511 - at)
+        self.quoting(library, target)
+        assert_abort(library, "TARGETINFO", QUOTE, library.place(bytes(64)), 64, 0)
+
     def test_a_host_that_makes_no_quotes(self, library: Host) -> None:
         library.handlers[8] = lambda host, out: (0x6F, 0)
         assert call(library, QUOTE, bytes(64)) == (-0x6F, b"")
@@ -602,6 +611,63 @@ class TestAnswers:
 
     def test_more_data_than_the_heap_holds(self, library: Host) -> None:
         assert_abort(library, "--heap-size", ECHO, library.reserve(HEAP), HEAP, 0)
+
+
+class TestAnything:
+    """Lies drawn at random: whatever the host says, nothing but these ends, and nothing leaks."""
+
+    CALLS = (*range(ECHO, HEAP_TEST), PRINTF, WHERE, CONNECT, TIME, STATE, SHORT_REPLY, QUOTE, 99)
+
+    def numbers(self, host: Host, rng: random.Random) -> int:
+        size = host.sgxs.create.size
+        near = rng.choice((0, BASE, BASE + 0x2000, BASE + size, USER, USER + 0x8000, 2**63, MAX))
+        by = rng.choice((0, 1, 7, 8, 16, 64, 4096, 2**32))
+        return rng.choice((near, near + by, near - by, by, rng.getrandbits(64))) & MAX
+
+    def lie(self, host: Host, out: Exit, rng: random.Random) -> Answer:
+        if rng.random() < 0.5 and out.number in HONEST:
+            return HONEST[out.number](host, out)
+        for at in out.values:
+            if rng.random() < 0.5 and USER <= at < USER + 0x80_0000:
+                pair = struct.pack("<QQ", self.numbers(host, rng), self.numbers(host, rng))
+                host.engine.mem_write(at - at % 8, pair)
+        result = rng.choice((0, 0, 0, 0x0B, 0x3FFF_FFFF, self.numbers(host, rng)))
+        return result, rng.choice((0, 1, host.reserve(8192), self.numbers(host, rng)))
+
+    def once(self, host: Host, rng: random.Random) -> str:
+        """One call; how it ended."""
+        given = (host.place(rng.randbytes(80)), rng.choice((0, 1, 33, 65, 80)), host.reserve(16))
+        values = [rng.choice(self.CALLS)]
+        values += [self.numbers(host, rng) if rng.random() < 0.2 else value for value in given]
+        thread = rng.randrange(2)
+        out, answers = host.enter(*values, thread=thread), 0
+        while out.number not in (0, 10):
+            answers += 1
+            if answers > 50:
+                return "endless"  # the host never gives it what it wants; the thread is stuck
+            out = host.enter(0, *self.lie(host, out, rng), thread=thread)
+        return "returned" if out.number == 0 else "ended"
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_random_lies(self, seed: int) -> None:
+        rng, ends = random.Random(seed), set()
+        for _ in range(8):
+            host = Host(stream=stream("edp_library.c", library=True))
+            call(host, SECRETS)
+            for _ in range(6):
+                try:
+                    ends.add(end := self.once(host, rng))
+                except FaultError:
+                    # Only at what the host said is its own, and is not there.
+                    assert host.faulted is not None
+                    assert not BASE <= host.faulted < BASE + host.sgxs.create.size
+                    break
+                if end != "returned":
+                    break
+            assert SECRET not in host.read(USER, 0x100_0000)
+            writes = [access for access in host.accesses if access.write]
+            assert all(access.size == 8 and access.address % 8 == 0 for access in writes)
+        assert {"returned", "ended"} <= ends
 
 
 class TestFetches:

@@ -31,7 +31,8 @@ _Static_assert(offsetof(struct report, mac) == 416, "SDM 3D 37.15");
 struct targetinfo {
     uint8_t mrenclave[32];
     uint8_t attributes[16];
-    uint16_t reserved1;
+    uint8_t cet_attributes;
+    uint8_t reserved1;
     uint16_t config_svn;
     uint32_t miscselect;
     uint8_t reserved2[8];
@@ -62,12 +63,24 @@ struct key {
     uint8_t bytes[BROCH_SEAL_KEY_SIZE];
 } __attribute__((aligned(16)));
 
+/* A TARGETINFO may come from the host; of one with reserved bytes, EREPORT makes an exception. */
+static bool is_targetinfo(const struct targetinfo *target) {
+    uint8_t reserved = target->reserved1;
+    for (size_t i = 0; i < sizeof target->reserved2; i++)
+        reserved |= target->reserved2[i];
+    for (size_t i = 0; i < sizeof target->reserved3; i++)
+        reserved |= target->reserved3[i];
+    return reserved == 0;
+}
+
 static void ereport(const void *target, const uint8_t *data, struct report *report) {
     struct targetinfo aligned_target = {0};
     struct report_data aligned_data = {0};
     uint64_t leaf = ENCLU_EREPORT;
     if (target != NULL)
         memcpy(&aligned_target, target, sizeof aligned_target);
+    if (!is_targetinfo(&aligned_target))
+        broch_abort("a report was asked for by what is not an enclave: reserved bytes in TARGETINFO");
     if (data != NULL)
         memcpy(&aligned_data, data, sizeof aligned_data);
     memset(report, 0, sizeof *report);
