@@ -2,4 +2,10 @@
 
 from typing import Final
 
-NAMES: Final = ("sgxs", "elf", "sdk_image", "sigstruct", "pem")  # of fuzz.targets.TARGETS
+_VERIFIED: Final = ("sgx", "tdx", "snp", "nitro", "psa", "cca", "tpm", "keystone", "trustzone")
+NAMES: Final = (  # of fuzz.targets.TARGETS
+    *("sgxs", "elf", "sdk_image", "sigstruct", "pem"),
+    *(f"evidence_{tee}" for tee in _VERIFIED),
+    *(f"collateral_{tee}" for tee in _VERIFIED if tee != "nitro"),
+    "endorsement_readers",
+)
