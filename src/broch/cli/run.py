@@ -1,10 +1,13 @@
 """``broch run``: load an enclave, run it, and end as it ends."""
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Final
 
+from broch.app.reports import Stage
 from broch.cli import binary, output
+from broch.cli.progress import QUIET_SECONDS, Progress
 from broch.errors import UndecidedError, UsageError
 from broch.sgx import Program
 from broch.tee.sgx.run.ends import EnclaveError
@@ -41,9 +44,7 @@ def run(
             )
     # With --json, standard output is for the one object.
     usercalls = Usercalls(stdout=_STDERR) if as_json else Usercalls()
-    with Program(
-        path, signature=signature, engine=engine, sgx2=sgx2, usercalls=usercalls
-    ) as program:
+    with _load(path, signature, engine, sgx2, usercalls) as program:
         output.note(
             f"emulated SGX, {program.engine} engine: keys are software, memory is open to the host"
         )
@@ -58,6 +59,22 @@ def run(
         if as_json:
             output.print_json(_data(program, ended))
         return _say(ended)
+
+
+def _load(
+    path: Path, signature: str | None, engine: str | None, sgx2: bool, usercalls: Usercalls
+) -> Program:
+    """Load an enclave, and say so if that takes a while."""
+    progress = Progress()
+    progress(Stage(name="load", text=str(path)))
+    timer = threading.Timer(QUIET_SECONDS, progress.overdue)
+    timer.daemon = True
+    timer.start()
+    try:
+        return Program(path, signature=signature, engine=engine, sgx2=sgx2, usercalls=usercalls)
+    finally:
+        timer.cancel()
+        progress.close()
 
 
 def _write_quote(program: Program, path: Path) -> None:

@@ -9,6 +9,7 @@ way. ``self.memory`` is user memory, which the host may change at any time.
             return Result.SUCCESS, 2**64 - 1      # "more bytes were written than there are"
 """
 
+import errno
 import itertools
 import select
 import socket
@@ -221,7 +222,7 @@ class Usercalls:
         """(fd, *local, *peer) -> (Result, fd)."""
         listener = self.streams.get(call.p1)
         if not isinstance(listener, Listener):
-            raise BrokenPipeError(32, "not a listener")
+            raise BrokenPipeError(errno.EPIPE, "not a listener")
 
         def attempt() -> Answer | None:
             stream = listener.try_accept()
@@ -306,7 +307,7 @@ class Usercalls:
     def _stream(self, descriptor: int) -> Stream | Listener:
         stream = self.streams.get(descriptor)
         if stream is None:
-            raise BrokenPipeError(32, "no such descriptor")
+            raise BrokenPipeError(errno.EPIPE, "no such descriptor")
         return stream
 
     def _open(self, stream: Stream | Listener, *told: tuple[int, str]) -> Answer:
@@ -332,11 +333,11 @@ class Usercalls:
     def _address(self, call: Call) -> str:
         self.memory.check(call.p1, call.p2)
         if call.p2 > _MAX_ADDRESS:
-            raise OSError(22, "too long for an address")
+            raise OSError(errno.EINVAL, "too long for an address")
         try:
             return self.memory.read(call.p1, call.p2).decode()
         except UnicodeDecodeError:
-            raise ConnectionRefusedError(111, "not an address") from None
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "not an address") from None
 
     def _ocall(self, call: Call) -> Blocking:
         """A user-defined call: (data, length, *ByteBuffer for a reply) -> value of the function."""
