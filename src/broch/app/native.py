@@ -43,6 +43,7 @@ _TITLES: Final = {
 }
 _NO_LIST: Final = "unsafe_no_crl"
 _HAVE_LISTS: Final = frozenset({"snp", "tpm"})  # whose verifiers ask for a list, and know that item
+_MEASURED: Final = frozenset(range(8))  # of a TPM: later ones can be reset, or are of others
 _BOOTED: Final = frozenset({1, 2})  # RTMRs with boot loader, kernel, its command line and initrd
 
 
@@ -150,8 +151,8 @@ def _lacks(reference: Reference) -> str:
         return "allow_any_measurement accepts any"
     if isinstance(reference, TdxReference) and not reference.rtmrs.keys() >= _BOOTED:
         return "it has no values for RTMR 1 and 2, which measure kernel and initrd"
-    if isinstance(reference, TpmReference) and not reference.pcrs:
-        return "it names no registers; the digest of some does not say of which"
+    if isinstance(reference, TpmReference) and not _MEASURED & {*reference.pcrs.get("sha256", ())}:
+        return "it names none of registers 0 to 7 (SHA-256), which measure the boot"
     return ""
 
 

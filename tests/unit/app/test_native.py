@@ -350,7 +350,9 @@ def test_policies_that_say_which_system(tmp_path: Path) -> None:
         ("snp", SNP.replace("emulated", "emulatde"), MalformedError, "emulatde"),
         ("tdx", TDX, PolicyError, "no values for RTMR 1 and 2"),
         ("tdx", TDX + rtmrs(0, 1, 3), PolicyError, "no values for RTMR 1 and 2"),
-        ("tpm", TPM, PolicyError, "names no registers"),
+        ("tpm", TPM, PolicyError, "names none of registers 0 to 7"),
+        ("tpm", f'[tpm.pcrs.sha256]\n16 = ["{"00" * 32}"]\n', PolicyError, "none of registers"),
+        ("tpm", f'[tpm.pcrs.sha1]\n4 = ["{"00" * 20}"]\n', PolicyError, "none of registers"),
         (
             "snp",
             SNP.replace(f'measurements = ["{"4d" * 48}"]', "allow_any_measurement = true"),
