@@ -169,5 +169,6 @@ def outcomes(result: Result) -> dict[str, Outcome]:
 
 
 def failures(result: Result) -> list[str]:
-    """The rules that failed."""
-    return [rule for rule, outcome in outcomes(result).items() if outcome is Outcome.FAILED]
+    """The rules that failed, in all parts."""
+    checks = [item for part in result.parts for item in part.checks]
+    return [item.rule for item in checks if item.outcome is Outcome.FAILED]
