@@ -23,7 +23,7 @@ endif
 .SUFFIXES:
 
 help:
-	@echo "make demo     install, then run the irrigation example on three emulated TEEs"
+	@echo "make demo     install, then run the irrigation example on four emulated TEEs"
 	@echo "make test     install, then run the tests"
 	@echo "make slow     run the tests that take long (fuzzing, load)"
 	@echo "make lint     ruff: rules and format         make format   put the format right"
@@ -68,8 +68,8 @@ $(VENV)/.place: tools/bootstrap.py
 	@echo "$(CURDIR)" > $@
 
 $(VENV)/.broch: $(VENV)/.place pyproject.toml
-	@echo "installing Broch"
-	@$(PIP) install --editable .
+	@echo "installing Broch, and a C compiler for the modules in C"
+	@$(PIP) install --editable '.[native]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.place pyproject.toml
