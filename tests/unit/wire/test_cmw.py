@@ -4,7 +4,7 @@ import json
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broch.errors import DecodeError
@@ -225,6 +225,7 @@ records = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(records)
 def test_records_round_trip(record: Record) -> None:
     assert cmw.decode(record.to_cbor()) == record
@@ -233,6 +234,7 @@ def test_records_round_trip(record: Record) -> None:
         assert json.loads(record.to_json())[0] == record.type
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_whatever_is_read_has_one_encoding(data: bytes) -> None:
     try:
@@ -242,6 +244,7 @@ def test_whatever_is_read_has_one_encoding(data: bytes) -> None:
     assert data[:1] in (b"[", b"{") or found.to_cbor() == data or isinstance(found, Collection)
 
 
+@settings(deadline=None)
 @given(records, st.data())
 def test_every_truncation_and_flip_is_refused_or_canonical(
     record: Record, data: st.DataObject
