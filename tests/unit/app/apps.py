@@ -209,11 +209,16 @@ def write_app(
     return folder / "app.toml"
 
 
-def run_app(path: Path, home: Home, work: Callable[[Supervisor], Awaitable[None]]) -> Supervisor:
+def run_app(
+    path: Path,
+    home: Home,
+    work: Callable[[Supervisor], Awaitable[None]],
+    hardware: Path = Path("/"),
+) -> Supervisor:
     """Bring an application up, do ``work`` with it, and end it."""
 
     async def main() -> Supervisor:
-        supervisor = Supervisor(load(path), home)
+        supervisor = Supervisor(load(path), home, hardware=hardware)
         await supervisor.start()
         try:
             async with asyncio.timeout(60):

@@ -4,8 +4,7 @@ Everything between the kernel's files and the verdict is what runs on such a mac
 process, evidence, join, policy, keys.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +16,13 @@ from tests.unit.tee.tdx.attester import REPORT
 from tests.unit.tee.tdx.attester import Attester as TdxAttester
 from tests.unit.tee.tpm.swtpm import software_tpm
 
-from broch.app.descriptor import load
 from broch.app.home import Home
 from broch.app.supervisor import Supervisor
 from broch.errors import BrochError, PolicyError, UndecidedError
 from broch.tee.contract import Endorsements
 from broch.tee.tpm import native as tpm_native
 
-from .apps import until, write_app
+from .apps import run_app, until, write_app
 
 TDX_POLICY = f"""
 emulated = true
@@ -101,20 +99,8 @@ def native_app(folder: Path, tee: str, policy: str, endorsements: Endorsements, 
     return path
 
 
-def run(
-    path: Path, home: Home, root: Path, work: Callable[[Supervisor], Awaitable[None]]
-) -> Supervisor:
-    async def main() -> Supervisor:
-        supervisor = Supervisor(load(path), home, hardware=root)
-        await supervisor.start()
-        try:
-            async with asyncio.timeout(60):
-                await work(supervisor)
-        finally:
-            await supervisor.stop()
-        return supervisor
-
-    return asyncio.run(main())
+async def nothing(app: Supervisor) -> None:
+    raise AssertionError("it runs")
 
 
 def tdx_quote(attester: TdxAttester) -> Callable[[bytes], bytes]:
@@ -144,7 +130,7 @@ def test_a_trust_domain_joins_and_is_connected(
         assert (node["device"], node["emulated"]) == ("native", False)
 
     with tsm_tree(root, "cloud", "tdx_guest", tdx_quote(attester)) as instance:
-        run(path, shared_home, root, work)
+        run_app(path, shared_home, work, root)
         assert instance.reports == 2  # when the device was opened, and for the join
 
 
@@ -167,7 +153,7 @@ def test_host_functions_cannot_have_evidence_made(
     with tsm_tree(root, "cloud", "tdx_guest", tdx_quote(attester)):
         for asked in (provider, root / "dev/other"):
             monkeypatch.setenv("TEST_SECRET", str(asked))
-            run(path, shared_home, root, work)
+            run_app(path, shared_home, work, root)
     assert seen == ["PermissionError", b"other".hex()]
 
 
@@ -179,14 +165,11 @@ def test_a_system_that_was_not_measured_is_not_let_in(
     path = native_app(app_folder, "tdx", policy, attester.endorsements(), "")
     root = tmp_path / "root"
 
-    async def nothing(app: Supervisor) -> None:
-        raise AssertionError("it runs")
-
     with (
         tsm_tree(root, "cloud", "tdx_guest", tdx_quote(attester)),
         pytest.raises(PolicyError, match=r"RTMR2 3232.*, expected 3333") as caught,
     ):
-        run(path, shared_home, root, nothing)
+        run_app(path, shared_home, nothing, root)
     assert caught.value.hint
 
 
@@ -237,7 +220,7 @@ def test_updates_and_restarts_are_attested_again(
         assert await app.call("source", "add", [1]) == 1
 
     with tsm_tree(root, "cloud", "tdx_guest", tdx_quote(attester)) as instance:
-        run(path, shared_home, root, work)
+        run_app(path, shared_home, work, root)
         assert instance.reports == 4  # the device, the join, the update, the restart
 
 
@@ -254,7 +237,7 @@ def test_sealing_is_refused_where_the_hardware_has_no_keys(
             await app.call("source", "derive", None)
 
     with tsm_tree(root, "cloud", "tdx_guest", tdx_quote(attester)):
-        run(path, shared_home, root, work)
+        run_app(path, shared_home, work, root)
 
 
 def test_a_module_under_gramine_seals_and_has_no_counter(
@@ -277,8 +260,8 @@ def test_a_module_under_gramine_seals_and_has_no_counter(
             await app.call("source", "keep", None)
 
     with gramine_tree(root, quote):
-        run(path, shared_home, root, work)
-        run(path, shared_home, root, work)
+        run_app(path, shared_home, work, root)
+        run_app(path, shared_home, work, root)
     assert keys[0] == keys[1]
     assert len(bytes.fromhex(keys[0])) == 32
 
@@ -299,7 +282,7 @@ def test_a_machine_with_a_real_tpm_in_software(
             assert len(bytes.fromhex(await app.call("source", "derive", None))) == 32
 
         with message_device(root / "dev/tpmrm0", lambda message: tpm._exchange(message, 4096)):
-            run(path, shared_home, root, work)
+            run_app(path, shared_home, work, root)
 
 
 def test_a_snp_guest_without_its_device_cannot_seal(
@@ -313,24 +296,18 @@ def test_a_snp_guest_without_its_device_cannot_seal(
     path = native_app(app_folder, "snp", SNP_POLICY, attester.endorsements(), SEALING)
     root = tmp_path / "root"
 
-    async def nothing(app: Supervisor) -> None:
-        raise AssertionError("it runs")
-
     with (
         tsm_tree(root, "cloud", "sev_guest", report),
         pytest.raises(BrochError, match="sealing keys of SEV-SNP come from /dev/sev-guest"),
     ):
-        run(path, shared_home, root, nothing)
+        run_app(path, shared_home, nothing, root)
 
 
 def test_hardware_that_is_not_here(shared_home: Home, app_folder: Path, tmp_path: Path) -> None:
     path = native_app(app_folder, "tdx", TDX_POLICY, TdxAttester().endorsements(), "")
 
-    async def nothing(app: Supervisor) -> None:
-        raise AssertionError("it runs")
-
     with pytest.raises(UndecidedError, match=r"app.toml:6: no TDX device: .* are missing"):
-        run(path, shared_home, tmp_path / "root", nothing)
+        run_app(path, shared_home, nothing, tmp_path / "root")
 
 
 def test_a_device_that_is_of_another_kind_is_told_with_its_node(
@@ -340,11 +317,8 @@ def test_a_device_that_is_of_another_kind_is_told_with_its_node(
     path = native_app(app_folder, "tdx", TDX_POLICY, attester.endorsements(), "")
     root = tmp_path / "root"
 
-    async def nothing(app: Supervisor) -> None:
-        raise AssertionError("it runs")
-
     with (
         tsm_tree(root, "cloud", "sev_guest", tdx_quote(attester)),
         pytest.raises(UndecidedError, match=r"app.toml:4: the reports of this machine are of"),
     ):
-        run(path, shared_home, root, nothing)
+        run_app(path, shared_home, nothing, root)
