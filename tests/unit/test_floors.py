@@ -45,6 +45,7 @@ SHARED_TEE: Final = (
     "registry",
     "counter",
     "verifier",
+    "hosting",
     "kernel",
     "guest",
     "tsm",

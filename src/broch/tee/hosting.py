@@ -85,7 +85,10 @@ class Microcontroller(Protocol):
 class SharedKeyTee(Protocol):
     """A TEE whose modules prove themselves by a key that their deployer knows too."""
 
-    ciphers: Sequence[str]  # all that its modules speak
+    @property
+    def ciphers(self) -> Sequence[str]:
+        """All that its modules speak."""
+        ...
 
     def interface(self, packed: Packed) -> Interface:
         """What a packed module declares.

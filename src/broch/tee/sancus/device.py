@@ -28,6 +28,7 @@ from broch.tee.contract import (
     SealKeyRequest,
 )
 from broch.tee.counter import Counter
+from broch.tee.hosting import HostedModule
 from broch.tee.sancus.board import Board, LoadedModule, Outcome
 from broch.tee.sancus.evidence import Evidence
 from broch.tee.sancus.keys import vendor_key
@@ -110,8 +111,10 @@ class SancusDevice:
                 )
         return SancusModule(self.board, self.board.load(file, vendor=VENDOR_ID))
 
-    def remove(self, module: SancusModule) -> None:
-        """Wipe a module."""
+    def remove(self, module: HostedModule) -> None:
+        """Wipe a module that is loaded here; raises :class:`UsageError` for another."""
+        if not isinstance(module, SancusModule) or module.loaded not in self.board.loaded:
+            raise UsageError("that module is not loaded on this node")
         self.board.unload(module.loaded)
 
     def interrupts(self) -> list[int]:
