@@ -84,7 +84,10 @@ class VerifyingKey:
         if not (0 < r < self._order and 0 < s < self._order) or not self._holds(
             encode_dss_signature(r, s), data
         ):
-            raise UntrustedError(f"{what}: the signature does not hold")
+            raise UntrustedError(
+                f"{what}: the signature does not hold",
+                hint="it was changed on its way, or another key signed it: get it again",
+            )
 
     def _holds(self, signature: bytes, data: bytes) -> bool:
         if self._fast is not None or self._prepare():

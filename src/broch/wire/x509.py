@@ -52,6 +52,8 @@ _VERSION_3: Final = bytes.fromhex("a003020102")  # [0] { INTEGER 2 }
 _SERIAL_0: Final = bytes.fromhex("020100")
 _SERIAL_1: Final = bytes.fromhex("020101")
 
+CHANGED: Final = "it was changed on its way, or is of another origin: get it again from its maker"
+
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 
@@ -89,9 +91,15 @@ class Window:
             UntrustedError: not begun yet, or ended.
         """
         if at < self.begin:
-            raise UntrustedError(f"{self.what} is not valid before {self.begin}, at {at}")
+            raise UntrustedError(
+                f"{self.what} is not valid before {self.begin}, at {at}",
+                hint="compare the time of verification with the clock of whoever issued it",
+            )
         if at >= self.end:
-            raise UntrustedError(f"{self.what} has expired on {self.end}, at {at}")
+            raise UntrustedError(
+                f"{self.what} has expired on {self.end}, at {at}",
+                hint="fetch it anew; for old evidence, verify at the time when it was received",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,7 +341,10 @@ def check_not_revoked(cert: Certificate, crl: Crl) -> None:
         UntrustedError: it is.
     """
     if cert.serial in crl.revoked:
-        raise UntrustedError(f"certificate {cert.name!r} (serial {cert.serial:x}) is revoked")
+        raise UntrustedError(
+            f"certificate {cert.name!r} (serial {cert.serial:x}) is revoked",
+            hint="its key is no longer vouched for: take the machine out of use and ask its maker",
+        )
 
 
 def check_path_lengths(chain: Iterable[Certificate]) -> None:
@@ -370,7 +381,7 @@ def _check(
         else:
             raise InvalidSignature
     except InvalidSignature:
-        raise UntrustedError(f"{what}: the signature does not hold") from None
+        raise UntrustedError(f"{what}: the signature does not hold", hint=CHANGED) from None
 
 
 def _padding(used: Algorithm, digest: HashAlgorithm) -> padding.AsymmetricPadding:

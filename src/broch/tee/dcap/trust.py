@@ -96,7 +96,10 @@ def establish(chain: bytes, endorsements: Endorsements, at: datetime) -> Trusted
     if at.tzinfo is None:
         raise UsageError("the time of verification has no time zone")
     if not endorsements.anchors:
-        raise UndecidedError("the endorsements name no root to trust")
+        raise UndecidedError(
+            "the endorsements name no root to trust",
+            hint="name Intel's SGX root certificate as an anchor",
+        )
     collateral = Collateral.from_items(endorsements.items)
     anchors = tuple(endorsements.anchors)
     cache = endorsements.cache
@@ -168,7 +171,8 @@ def _platform(
     ):
         if own != described:
             raise UntrustedError(
-                f"tcb_info is for {what} {described.hex()}, the platform has {own.hex()}"
+                f"tcb_info is for {what} {described.hex()}, the platform has {own.hex()}",
+                hint=f"fetch the TCB info of FMSPC {pck.fmspc.hex()}",
             )
     windows = (*verified.windows, leaf.window, intermediate.window, pck_crl.window)
     return Trusted(

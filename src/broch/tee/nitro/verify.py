@@ -69,7 +69,10 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Nitr
     document = Document.from_bytes(evidence)
     # (2) The chain ends in the pinned root, whatever the document says the root is.
     if not endorsements.anchors:
-        raise UndecidedError("the endorsements name no root to trust")
+        raise UndecidedError(
+            "the endorsements name no root to trust",
+            hint="name AWS's root G1 as an anchor (broch.tee.nitro.root)",
+        )
     ends = (document.certificate, document.cabundle, tuple(endorsements.anchors))
     trusted = endorsements.cache.get(("nitro chain", *ends), lambda: _chain(*ends))
     # (3) Every certificate is valid now; the time in the document decides nothing.

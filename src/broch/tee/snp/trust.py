@@ -81,7 +81,10 @@ def establish(endorsements: Endorsements, at: datetime) -> Trusted:
     if at.tzinfo is None:
         raise UsageError("the time of verification has no time zone")
     if not endorsements.anchors:
-        raise UndecidedError("the endorsements name no root to trust")
+        raise UndecidedError(
+            "the endorsements name no root to trust",
+            hint="name AMD's ARK of the product line as an anchor",
+        )
     items = endorsements.items
     for name in (VEK, ASK):
         if name not in items:

@@ -70,7 +70,10 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SnpC
     # (6) The key is that of the REPORTED TCB, never of the current one (57230, section 1.2).
     reported, current, committed, launch = _tcbs(report, vek.product)
     if vek.tcb != reported:
-        raise UntrustedError(f"the key is of TCB {vek.tcb}, the report says {reported}")
+        raise UntrustedError(
+            f"the key is of TCB {vek.tcb}, the report says {reported}",
+            hint="fetch the key's certificate for the reported TCB, not for the current one",
+        )
     # (7) The key is that of this chip, unless it is a provider's or the chip is masked.
     _check_chip(report, vek.hwid, vek.product)
     # (8) The report does not contradict itself (ABI, sections 3.3 and 8.17).
