@@ -4,9 +4,17 @@ import hashlib
 from typing import Any
 
 import pytest
-from tests.kernels import GramineKernel, NoKernel, NsmKernel, SevGuestKernel, TdxGuestKernel
+from tests.kernels import (
+    GramineKernel,
+    Machine,
+    NoKernel,
+    NsmKernel,
+    SevGuestKernel,
+    TdxGuestKernel,
+    TsmKernel,
+)
 
-from broch.errors import DecodeError, PolicyError, UndecidedError, UsageError
+from broch.errors import DecodeError, InternalError, PolicyError, UndecidedError, UsageError
 from broch.image import Image, Interface
 from broch.tee import registry
 from broch.tee.contract import (
@@ -174,9 +182,33 @@ def test_an_image_is_measured_before_it_runs() -> None:
     assert kernel.pcrs[16] == hashlib.sha384(bytes(48) + digest).digest()
 
 
+def test_a_trust_domain_measures_images_in_order() -> None:
+    domain = TdxGuestKernel()
+    reports = TsmKernel(provider="tdx_guest", make=lambda data, level: data)
+    tee = registry.find_native("tdx")
+    this = tee.native(NativeSettings(name="cloud", kernel=Machine((reports, domain))))
+    expected = bytes(48)
+    for module in ("valve", "pump", "valve"):
+        this.load(packed(tee, module=module))
+        digest = hashlib.sha384(image(module).to_bytes()).digest()
+        expected = hashlib.sha384(expected + digest).digest()
+        assert domain.rtmr3 == expected
+
+
+def test_an_image_that_cannot_be_measured_does_not_run() -> None:
+    domain = TdxGuestKernel(frozen=True)
+    reports = TsmKernel(provider="tdx_guest", make=lambda data, level: data)
+    tee = registry.find_native("tdx")
+    this = tee.native(NativeSettings(name="cloud", kernel=Machine((reports, domain))))
+    with pytest.raises(InternalError, match="did not change"):
+        this.load(packed(tee))
+    unloaded = Identity(measurement=tee.measure(packed(tee)), debug=False, emulated=False)
+    with pytest.raises(PolicyError, match="has not loaded this image"):
+        this.evidence(unloaded, bytes(64))
+
+
 def test_no_secret_is_shown() -> None:
     this = device()
     this.seal_key(this.load(packed()).identity, request())
     assert this._secret is not None
     assert this._secret.hex() not in repr(this)
-    assert repr(TdxGuestKernel())  # fakes may show all they have
