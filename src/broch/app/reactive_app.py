@@ -7,6 +7,7 @@
     request -> handler             the same
     direct connection to an input  the operator's connection
     direct connection to a handler none: the operator calls entries, which are anyone's to call
+    data                           bytes; a number where a module in C takes part
     aes, spongent                  aes-128-gcm, spongent-128
     periodic event                 a function that declares its own period
 
@@ -107,6 +108,7 @@ class _Translator:
             skeleton.periods[port] = event.milliseconds / 1000
             self._note(Outcome.CHANGED, place, "a module of ours declares its periods itself")
             self._rest(place, event.rest)
+        self._choose_types()
         for module in self._from.modules:
             skeleton = self._skeletons[module.name]
             text = f"fill in {skeleton.path}: the code of a module is not translated"
@@ -158,9 +160,12 @@ class _Translator:
         if connection.name is not None:
             self._note(Outcome.NONE, place, "connections have no names: their two ends name them")
         self._rest(place, connection.rest)
+        cipher = CIPHERS[connection.encryption]
+        ends = {connection.source, connection.target} - {None}
+        if connection.is_request and any(self._skeletons[str(end)].in_c for end in ends):
+            return self._left_out(Outcome.NONE, place, "a module in C has no requests and handlers")
         kind = PortKind.HANDLER if connection.is_request else PortKind.INPUT
         target = self._end(connection.target, connection.target_port, kind, place)
-        cipher = CIPHERS[connection.encryption]
         if connection.source is None:
             source = "operator"
             if connection.is_request:
@@ -182,6 +187,28 @@ class _Translator:
             return self._left_out(Outcome.CHANGED, place, f"{source} -> {target} is there already")
         self._connections[source, target] = cipher
         return f'[[connections]]\nfrom = "{source}"\nto = "{target}"\ncipher = "{cipher}"\n'
+
+    def _choose_types(self) -> None:
+        """What crosses is bytes; where a module in C takes part it is a number, at both ends."""
+        by_name = {skeleton.name: skeleton for skeleton in self._skeletons.values()}
+
+        def port(end: str) -> tuple[Skeleton, Port]:
+            module, _, name = end.partition(".")
+            return by_name[module], by_name[module].ports[name]
+
+        pairs = [[port(end) for end in pair if end != "operator"] for pair in self._connections]
+        changed = True
+        while changed:  # a port that has become a number makes numbers of its peers
+            changed = False
+            for ends in pairs:
+                numbers = any(skeleton.in_c or port.is_number for skeleton, port in ends)
+                for _, each in ends:
+                    changed |= numbers and not each.is_number
+                    each.is_number |= numbers
+        for pair in self._connections:
+            if any(port(end)[1].is_number for end in pair if end != "operator"):
+                text = "what crosses is a number (u16): modules in C take no bytes"
+                self._note(Outcome.CHANGED, " -> ".join(pair), text)
 
     def _left_out(self, outcome: Outcome, place: str, text: str) -> str:
         self._note(outcome, place, text)

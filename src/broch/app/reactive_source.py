@@ -23,12 +23,13 @@ RESERVED: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Port:
     """A port, and what it was called in the descriptor."""
 
     kind: PortKind
     was: str | int
+    is_number: bool = False  # what crosses is a number; else it is bytes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Skeleton:
     name: str
     in_c: bool
     ports: dict[str, Port] = field(default_factory=dict)
-    periods: dict[str, float] = field(default_factory=dict)  # of ports that are called by the clock
+    periods: dict[str, float] = field(default_factory=dict)  # seconds, of ports called by the clock
 
     @property
     def path(self) -> str:
@@ -47,8 +48,9 @@ class Skeleton:
 
     def text(self) -> str:
         """Its source."""
-        parts = _c_parts(self) if self.in_c else _python_parts(self)
-        return "\n\n\n".join(parts) + "\n"
+        if self.in_c:
+            return "\n\n".join(_c_parts(self)) + "\n"
+        return "\n\n\n".join(_python_parts(self)) + "\n"
 
 
 _TO_DO = "made from a descriptor, which does not say what it does: fill it in."
@@ -61,29 +63,33 @@ def _python_parts(skeleton: Skeleton) -> Iterator[str]:
     head = [f'"""{skeleton.name}: {_TO_DO}"""', "", f"from broch import {names}", ""]
     head.append(f'module = Module("{skeleton.name}")')
     for name, port in skeleton.ports.items():
+        kind = "int" if port.is_number else "bytes"
         if port.kind is PortKind.OUTPUT:
-            head.append(f'{name} = module.output("{name}", bytes)')
+            head.append(f'{name} = module.output("{name}", {kind})')
         elif port.kind is PortKind.REQUEST:
-            head.append(f'{name} = module.request("{name}", bytes, bytes)')
+            head.append(f'{name} = module.request("{name}", {kind}, {kind})')
     yield "\n".join(head)
     for name, port in skeleton.ports.items():
+        kind = "int" if port.is_number else "bytes"
         refuse = f'    raise Refused("{name} is to be written")'
         if port.kind is PortKind.INPUT:
-            yield f"@module.input\ndef {name}(data: bytes) -> None:\n{refuse}"
+            yield f"@module.input\ndef {name}(data: {kind}) -> None:\n{refuse}"
         elif port.kind is PortKind.HANDLER:
-            yield f"@module.handler\ndef {name}(data: bytes) -> bytes:\n{refuse}"
+            yield f"@module.handler\ndef {name}(data: {kind}) -> {kind}:\n{refuse}"
         elif port.kind is PortKind.EVERY:
             period = f"@module.every({skeleton.periods[name]!r})"
             yield f'{period}\ndef {name}() -> None:\n    """To be written."""'
 
 
 def _c_parts(skeleton: Skeleton) -> Iterator[str]:
-    top = [f"/* {skeleton.name}: {_TO_DO} */", "", '#include "broch.h"', ""]
-    for name, port in skeleton.ports.items():
-        if port.kind is PortKind.OUTPUT:
-            top.append(f"BROCH_OUTPUT({name});")
-    yield "\n".join(top).rstrip()
+    top = [f"/* {skeleton.name}: {_TO_DO} */", "", '#include "broch.h"']
+    outputs = [name for name, port in skeleton.ports.items() if port.kind is PortKind.OUTPUT]
+    top += ["", *(f"BROCH_OUTPUT({name}, u16);" for name in outputs)] if outputs else []
+    yield "\n".join(top)
     for name, port in skeleton.ports.items():
         if port.kind is PortKind.INPUT:
-            head = f"BROCH_INPUT({name}, data, size)"
-            yield f"{head}\n{{\n    (void)data, (void)size; /* to be written */\n}}"
+            body = f'    (void)data;\n    broch_refuse("{name} is to be written");'
+            yield f"BROCH_INPUT({name}, u16, data)\n{{\n{body}\n}}"
+        elif port.kind is PortKind.EVERY:
+            milliseconds = round(1000 * skeleton.periods[name])
+            yield f"BROCH_EVERY({name}, {milliseconds})\n{{\n    /* to be written */\n}}"

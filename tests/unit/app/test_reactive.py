@@ -121,11 +121,33 @@ def test_sources_declare_the_ports_that_are_connected() -> None:
         ("input", "count"),
         ("handler", "presses"),
     ]
+    assert [port.argument for port in module.interface().ports] == [
+        {"type": "int"},  # from a module in C, which takes no bytes
+        {"type": "bytes"},
+    ]
     names = {}
     exec(imported().files["modules/web.py"], names)
     (ask, tick) = names["module"].interface().ports
     assert (ask.kind, ask.name) == ("request", "presses")
     assert (tick.kind, tick.name, tick.seconds) == ("every", "refresh", 1.5)
+
+
+def test_a_source_in_c_declares_them_too() -> None:
+    text = imported().files["modules/button.c"]
+    assert "BROCH_OUTPUT(pressed, u16);" in text
+    assert "BROCH_INPUT(input_1, u16, data)" in text
+    assert 'broch_refuse("input_1 is to be written");' in text
+
+
+def test_a_module_in_c_answers_no_requests() -> None:
+    def change(data: dict[str, Any]) -> None:
+        connection = data["connections"][1]
+        connection["to_module"] = "button"
+
+    result = imported(change)
+    assert len(result.connections) == 2
+    assert any("no requests and handlers" in each.text for each in result.differences)
+    assert "BROCH_" not in result.files["modules/web.py"]
 
 
 def test_the_operator_cannot_ask_a_handler() -> None:
