@@ -360,3 +360,24 @@ def test_a_target_of_an_unknown_source_is_checked_by_its_own_kind(tmp_path: Path
                   'to = "valve.opened"\nfrom = "controller.x"')  # fmt: skip
     error = refused(tmp_path, text)
     assert error.message == "valve.opened is an output, expected an input or a handler"
+
+
+SPOKEN = ("spongent-128",)
+
+
+@pytest.mark.parametrize("module", ["valve", "controller"])
+def test_a_module_that_speaks_one_cipher_gets_no_other(tmp_path: Path, module: str) -> None:
+    descriptor = described(tmp_path, TEXT_OF_APP)
+    with pytest.raises(MalformedError) as caught:
+        wire(descriptor, INTERFACES, speaks={module: SPOKEN})
+    end = {"valve": "valve.set", "controller": "controller.command"}[module]
+    expected = f"{end} does not speak aes-128-gcm: its node speaks spongent-128"
+    assert caught.value.message == expected
+    assert caught.value.place == f"app.toml:{line_of(TEXT_OF_APP, end) - (module == 'valve') - 1}"
+    assert caught.value.hint == 'write cipher = "spongent-128"'
+
+
+def test_a_cipher_that_both_ends_speak(tmp_path: Path) -> None:
+    text = TEXT_OF_APP.replace('\nto = "', '\ncipher = "spongent-128"\nto = "')
+    found = wire(described(tmp_path, text), INTERFACES, speaks={"valve": SPOKEN})
+    assert {connection.cipher for connection in found.connections} == set(SPOKEN)

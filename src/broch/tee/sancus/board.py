@@ -33,7 +33,7 @@ from broch.tee.sancus.layout import Layout, overlap
 from broch.tee.sancus.module_file import ModuleFile, Part
 from broch.tee.sancus.protection import VIOLATION_VECTOR, Module, Protection, Violation
 
-MAX_CYCLES: Final = 40_000_000  # that one call may take; some seconds
+MAX_CYCLES: Final = 20_000_000  # that one call may take; some seconds
 PARTS: Final = 16  # that the hardware can protect at a time
 _TRAP: Final = 0x13F0  # an instruction of the emulator's own: the host's EXIT
 _ENTER: Final = memory.HOST.start + 0x10  # br r4
