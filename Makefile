@@ -18,7 +18,7 @@ $(VENV)/.place: anew
 endif
 endif
 
-.PHONY: help demo test slow lint format types bench clean anew
+.PHONY: help demo test slow fuzz lint format types bench clean anew
 .NOTPARALLEL:
 .SUFFIXES:
 
@@ -26,6 +26,7 @@ help:
 	@echo "make demo     install, then run the irrigation example on four emulated TEEs"
 	@echo "make test     install, then run the tests"
 	@echo "make slow     run the tests that take long (fuzzing, load)"
+	@echo "make fuzz     fuzz each parser for a minute"
 	@echo "make lint     ruff: rules and format         make format   put the format right"
 	@echo "make types    mypy --strict"
 	@echo "make bench    run every benchmark"
@@ -40,6 +41,9 @@ test: $(VENV)/.dev $(VENV)/.data
 
 slow: $(VENV)/.dev $(VENV)/.data
 	@$(BIN)/python -m pytest -n auto -m slow
+
+fuzz: $(VENV)/.dev
+	@$(BIN)/python -m fuzz.driver all --seconds 60
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check
