@@ -86,6 +86,7 @@ class Core:
         rip = ctypes.c_uint64.from_buffer(self.registers, Registers.offset_of("rip"))
         nowhere, never = ctypes.c_uint64(0), ctypes.c_size_t(0)
         self._timeout = ctypes.c_uint64(0)
+        self._microseconds = 0
         self._start = (ctypes.c_void_p(self._handle), rip, nowhere, self._timeout, never)
         _read(*self._batch)
 
@@ -95,7 +96,8 @@ class Core:
         None if it was only that the time was over (0: never is) or :meth:`interrupt` was called.
         """
         self._stopped_by = self.fault_address = None
-        self._timeout.value = microseconds
+        if microseconds != self._microseconds:
+            self._timeout.value = self._microseconds = microseconds
         _write(*self._batch)
         error = _emu_start(*self._start)
         _read(*self._batch)

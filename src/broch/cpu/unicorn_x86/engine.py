@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from broch.cpu.x86_64 import Region, Registers, Stop
+from broch.cpu.x86_64 import Region, Registers, Stop, StopKind
 from broch.errors import UndecidedError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class UnicornEngine:
         self._regions = tuple(regions)
         self._forbid_tsc = forbid_tsc
         self._cores: list[Core | None] = [None] * threads
+        self._stops = [{kind: Stop(t, kind) for kind in StopKind} for t in range(threads)]
         self._runnable: deque[int] = deque()
         self._running: Core | None = None
         self._is_woken = False
@@ -70,7 +71,7 @@ class UnicornEngine:
             kind = core.run(SLICE if self._runnable else 0)
             self._running = None
             if kind is not None:
-                return Stop(thread, kind)
+                return self._stops[thread][kind]
             self._runnable.append(thread)
 
     def wake(self) -> None:
