@@ -250,3 +250,15 @@ def test_what_wrap_and_a_failed_unwrap_leave(cases: dict[str, dict[str, Any]]) -
     left = bytes.fromhex(cases["unwrap_bad_tag_leaves_plaintext"]["m3040"])
     assert left[:2] != b"\0\0"
     assert left[2:] == bytes(6)
+
+
+def test_published_keys_by_the_tees_own_functions(vectors: Path) -> None:
+    published = json.loads((vectors / "sancus/published_vectors.json").read_text())
+    for case in published["vendor_key"]:
+        derived = vendor_key(bytes.fromhex(case["node_key"]), case["vendor_id"])
+        assert derived.hex() == case["vendor_key"]
+    case = published["module_key_small"]
+    edges = ("public_start", "public_end", "secret_start", "secret_end")
+    layout = Layout(**{edge: int(case[edge], 16) for edge in edges})
+    vendor, text = bytes.fromhex(case["vendor_key"]), bytes.fromhex(case["text_hex"])
+    assert module_key(vendor, text, layout).hex() == case["module_key"]

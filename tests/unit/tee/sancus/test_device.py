@@ -179,3 +179,38 @@ def test_the_serial_line() -> None:
         assert heard < 10
         assert module.enter(Function.INTERRUPT, b"\x07\x00").status == 0
     assert node.operate("show", "", None)["uart"] == {"owner": "echo", "said": "IBM"}
+
+
+# Modules that do not come back
+
+
+LOOP = """
+#include "broch.h"
+BROCH_EVERY(tick, 1000) { for (;;) ; }
+BROCH_ENTRY(add, none, ask, u16, reply) { (void)ask; *reply = 4; }
+"""
+
+
+def test_a_module_that_loops_is_cut_off_and_others_go_on() -> None:
+    node = device()
+    looping = node.install(Packed(tee="sancus", data=compiled(LOOP, "loop")))
+    other = node.install(Packed(tee="sancus", data=compiled(LOOP, "other", 1)))
+    assert looping.enter(Function.START, b"").status == 0
+    assert other.enter(Function.START, b"").status == 0
+    outcome = node.board.enter(looping.loaded, Function.TICK, b"\0\0", cycles=200_000)
+    assert outcome.fault == "took too many cycles"
+    assert 200_000 <= outcome.cycles < 201_000
+    assert looping.enter(Function.START, b"").status == 255
+    assert other.enter(Function.ENTRY, b"\1\0\x80").status == 0
+
+
+def test_a_power_cut_leaves_nothing() -> None:
+    node = device()
+    node.install(signed(node, compiled(LED, "led")))
+    node.board.reset()
+    assert node.board.loaded == []
+    memory_now = bytes(node.board.cpu.bus.memory)
+    assert not any(memory_now[0x0200:0x5C00])
+    assert not any(memory_now[0x5E00:0xFFE0])
+    assert node.operate("show", "", None)["modules"] == []
+    node.install(signed(node, compiled(LED, "led")))
