@@ -24,7 +24,7 @@ from broch.attest.tls import (
     connect,
 )
 from broch.attest.tls.binding import Role
-from broch.attest.tls.channel import Link, _connection
+from broch.attest.tls.link import Link, open_tls
 from broch.errors import PolicyError, UndecidedError, UntrustedError
 from broch.wire import cmw
 
@@ -35,7 +35,7 @@ class Relay(Credential):
     victim: Any = None  # -> a socket to the enclave
 
     def prove(self, role: Role, exporter: bytes, nonce: bytes) -> cmw.Record:
-        link = Link(type(self).victim(), _connection(Role.CLIENT, None))
+        link = Link(type(self).victim(), open_tls(Role.CLIENT, None))
         link.handshake()
         link.send_message(binding.challenge_message(nonce))  # the client's own, so it is fresh
         proof, _ = binding.read_answer(link.receive_message())
@@ -167,7 +167,7 @@ def test_a_client_cannot_be_relayed_either(enclave: Enclave) -> None:
 
     class Relayed(Credential):
         def prove(self, role: Role, exporter: bytes, nonce: bytes) -> cmw.Record:
-            link = Link(victim(), _connection(Role.SERVER, credential("attacker"), ask=True))
+            link = Link(victim(), open_tls(Role.SERVER, credential("attacker"), ask=True))
             link.handshake()
             challenge = binding.read_challenge(link.receive_message())
             record = credential("attacker").prove(Role.SERVER, link.exporter(), challenge)

@@ -75,9 +75,9 @@ def fetch(
     json: Json = False,
 ) -> int:
     """Fetch what the evidence needs from Intel and AMD into the store."""
-    from broch.cli import endorsing
+    from broch.cli import endorsing_fetch
 
-    return endorsing.fetch(
+    return endorsing_fetch.fetch(
         files,
         store=store,
         pcs=pcs,

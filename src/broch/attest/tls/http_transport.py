@@ -13,15 +13,10 @@ from typing import Any
 import httpcore
 import httpx
 
-from broch.attest.tls.channel import (
-    TIMEOUT,
-    AttestedSocket,
-    LineError,
-    LineTimeoutError,
-    connect,
-)
+from broch.attest.tls.channel import TIMEOUT, AttestedSocket, connect
 from broch.attest.tls.credential import Credential
 from broch.attest.tls.http import KEEP
+from broch.attest.tls.link import LineError, LineTimeoutError
 from broch.attest.tls.peer import Expected
 
 

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from broch.attest.tls.channel import TIMEOUT, LineError, LineTimeoutError
+from broch.attest.tls.channel import TIMEOUT
 from broch.attest.tls.credential import Credential
+from broch.attest.tls.link import LineError, LineTimeoutError
 from broch.attest.tls.peer import Expected, Peer, check_certificate
 from broch.errors import UntrustedError
 

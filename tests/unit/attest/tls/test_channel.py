@@ -25,7 +25,7 @@ from broch.attest.tls import (
     judge_by,
 )
 from broch.attest.tls.binding import Role
-from broch.attest.tls.channel import Link, _connection
+from broch.attest.tls.link import Link, open_tls
 from broch.errors import (
     BrochError,
     DecodeError,
@@ -249,7 +249,7 @@ def test_tampering_is_noticed() -> None:
 
 def raw_client(near: socket.socket) -> Link:
     """A client that has shaken hands and may say what it likes."""
-    link = Link(near, _connection(Role.CLIENT, None))
+    link = Link(near, open_tls(Role.CLIENT, None))
     link.handshake()
     return link
 
@@ -294,7 +294,7 @@ def test_a_client_that_leaves_early() -> None:
 def test_a_client_with_a_certificate_still_has_to_prove_the_channel() -> None:
     with sockets() as (near, far):
         server = start(lambda: accept(far, credential(), expected("client")))
-        link = Link(near, _connection(Role.CLIENT, credential("client")))
+        link = Link(near, open_tls(Role.CLIENT, credential("client")))
         link.handshake()
         link.send_message(binding.challenge_message(bytes(32)))
         proof, challenge = binding.read_answer(link.receive_message())
