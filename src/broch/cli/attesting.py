@@ -27,6 +27,15 @@ Endorsements = Annotated[
         show_default=False,
     ),
 ]
+Anchor = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--anchor",
+        metavar="FILE",
+        help="A root that you trust besides the pinned ones; may repeat.",
+        show_default=False,
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -88,6 +97,7 @@ def verify(
     dialect: Annotated[
         str, typer.Option("--dialect", metavar="NAME", help="ear-04 or veraison.")
     ] = "ear-04",
+    anchor: Anchor = None,
     json: Json = False,
 ) -> int:
     """Say whether evidence is authentic and acceptable, and why; the exit code says it too."""
@@ -104,6 +114,7 @@ def verify(
         out=out,
         form=form,
         dialect=dialect,
+        anchors=anchor or [],
         as_json=json,
     )
 
@@ -128,11 +139,18 @@ def verifier(
         int,
         typer.Option("--port", metavar="N", min=0, max=65535, help="0: any that is free."),
     ] = 8475,
+    anchor: Anchor = None,
     json: Json = False,
 ) -> int:
     """Answer POST /verify as `broch verify` would, until ended."""
     from broch.cli.serve import serve_verifier
 
     return serve_verifier(
-        policy=policy, endorsements=endorsements, ear=ear, host=host, port=port, as_json=json
+        policy=policy,
+        endorsements=endorsements,
+        anchors=anchor or [],
+        ear=ear,
+        host=host,
+        port=port,
+        as_json=json,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broch.cli import binary, output
+from broch.cli.verify import read_anchors
 from broch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,13 +20,14 @@ def serve_verifier(
     *,
     policy: Path,
     endorsements: Path | None,
+    anchors: list[Path],
     ear: Path | None,
     host: str,
     port: int,
     as_json: bool,
 ) -> int:
     """Serve until ended by a signal."""
-    settings = _settings(policy, endorsements, ear)
+    settings = _settings(policy, endorsements, anchors, ear)
     try:
         import uvicorn
     except ImportError:
@@ -55,7 +57,9 @@ def serve_verifier(
     return 0
 
 
-def _settings(policy: Path, endorsements: Path | None, ear: Path | None) -> "Settings":
+def _settings(
+    policy: Path, endorsements: Path | None, anchors: list[Path], ear: Path | None
+) -> "Settings":
     from broch.attest import policy_file
     from broch.attest.endorsements import Shelf
     from broch.attest.server import Settings
@@ -67,7 +71,7 @@ def _settings(policy: Path, endorsements: Path | None, ear: Path | None) -> "Set
         key = read_key(binary.read(ear), str(ear))
     return Settings(
         policy=policy_file.load(policy),
-        source=Shelf(endorsements).get,
+        source=Shelf(endorsements, anchors=read_anchors(anchors)).get,
         key=key,
     )
 

@@ -28,6 +28,7 @@ def verify(
     out: Path | None,
     form: str,
     dialect: str,
+    anchors: list[Path],
     as_json: bool,
 ) -> int:
     """Verify and appraise ``file``; see docs/verify.md."""
@@ -41,9 +42,10 @@ def verify(
     when = read_time(at)
     challenge = read_nonce(nonce)
     evidence = read_evidence(file)
+    roots = read_anchors(anchors)
     result = examine(
         evidence,
-        lambda tee, data: load(endorsements, tee, data),
+        lambda tee, data: load(endorsements, tee, data, anchors=roots),
         accepted,
         at=when,
         nonce=challenge,
@@ -73,6 +75,18 @@ def _placed(error: MalformedError, file: Path) -> MalformedError:
     return MalformedError(
         str(error), place=str(file), hint=error.hint or "broch inspect takes it apart"
     )
+
+
+def read_anchors(files: list[Path]) -> list[bytes]:
+    """Roots in files, DER or PEM, one a file.
+
+    Raises:
+        UsageError: one cannot be read.
+        DecodeError: PEM that is not one certificate.
+    """
+    from broch.wire.x509 import MAX_CERTIFICATE, to_der
+
+    return [to_der(binary.read(path, 2 * MAX_CERTIFICATE), str(path)) for path in files]
 
 
 def read_time(text: str | None) -> datetime:

@@ -165,6 +165,15 @@ def test_without_endorsements_it_is_undecided(run: Run, sgx: Case) -> None:
     assert err.startswith("error: ")
 
 
+def test_roots_in_files(run: Run, sgx: Case, tmp_path: Path) -> None:
+    (tmp_path / "sgx" / "anchors" / "0.der").rename(tmp_path / "root.der")
+    (tmp_path / "sgx" / "anchors").rmdir()
+    assert run(*verify("sgx", sgx))[0] in (4, 6)
+    assert run(*verify("sgx", sgx, "--anchor", "root.der"))[0] == 0
+    assert run(*verify("sgx", sgx, "--anchor", "nowhere.der"))[0] == 2
+    assert run(*verify("sgx", sgx, "--anchor", "noise.bin"))[0] in (4, 6)
+
+
 def test_noise(run: Run, psa: Case) -> None:
     for name, stdin in (("noise.bin", b""), ("-", b""), ("psa.toml", b"")):
         code, out, err = run(*verify("psa", psa, file=name), stdin=stdin)
