@@ -26,8 +26,8 @@ from broch.tee.sgx.run.waiting import Answer, Blocking
 
 ROUNDS = 8_000  # of SHA-256's compression function a turn: some 2 ms, so that few are interrupted
 WORKS = 400  # turns
-CALLS = 200  # a turn
-TURNS = 100
+CALLS = 50  # a turn
+TURNS = 400
 REPEATS = 3
 LOADS = 20
 

@@ -30,7 +30,7 @@ from tests.adversary.test_edp import (
 import broch.sgx
 from broch.app.home import Home
 from broch.cpu import native
-from broch.cpu.native import NativeEngine
+from broch.cpu.native.engine import NativeEngine
 from broch.cpu.x86_64 import Region
 from broch.errors import UntrustedError
 from broch.tee.sgx import TEE

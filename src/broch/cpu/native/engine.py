@@ -5,10 +5,7 @@ ENCLU, which is an illegal instruction to a CPU without SGX, and a fault outside
 with it. Between stops the code has the CPU to itself.
 """
 
-import os
-import platform
 import signal
-import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -46,9 +43,6 @@ class NativeEngine:
         Raises:
             UndecidedError: this machine does not let us trace.
         """
-        problem = unfit()
-        if problem is not None:
-            raise UndecidedError(f"the native engine is not to be had: {problem}")
         try:
             self._process = TracedProcess(regions, threads, forbid_tsc=forbid_tsc)
         except OSError as exc:
@@ -126,24 +120,3 @@ class NativeEngine:
         if self._is_open:
             self._is_open = False
             self._process.kill()
-
-
-def unfit() -> str | None:
-    """Why this system cannot have a native engine, whatever its settings; None if it can."""
-    if sys.platform != "linux":
-        return "it needs Linux"
-    if platform.machine() != "x86_64":
-        return f"it needs an x86-64 CPU, this is {platform.machine()}"
-    return None
-
-
-def missing() -> str | None:
-    """Why there is no native engine on this machine; None if there is. Tries it."""
-    problem = unfit()
-    if problem is not None:
-        return problem
-    try:
-        TracedProcess([], 1, forbid_tsc=False).kill()
-    except OSError as exc:
-        return f"tracing: {os.strerror(exc.errno) if exc.errno else exc}"
-    return None

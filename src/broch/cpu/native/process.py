@@ -201,7 +201,7 @@ def _spawn(descriptors: Sequence[int]) -> int:
             *((os.POSIX_SPAWN_CLOSE, high + i) for i in range(count)),
         ]
         return os.posix_spawn(
-            f"/proc/{os.getpid()}/fd/{program}",
+            f"/proc/self/fd/{program}",
             ["broch-enclave"],
             {},
             file_actions=actions,

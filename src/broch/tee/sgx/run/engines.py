@@ -8,6 +8,7 @@ from broch.errors import UndecidedError, UsageError
 
 ENGINES: Final = ("native", "unicorn")
 Maker = Callable[[Sequence[Region], int], Engine]
+_OTHER_HINT: Final = "--engine unicorn runs anywhere, after pip install 'broch[emulate]'"
 _UNICORN_HINT: Final = "pip install 'broch[emulate]' gives the unicorn engine, which runs anywhere"
 
 
@@ -28,20 +29,29 @@ def choose(wanted: str | None = None, *, sgx2: bool = False) -> Maker:
         return _unicorn(sgx2)
     from broch.cpu import native
 
-    def make(regions: Sequence[Region], threads: int) -> Engine:
-        return native.NativeEngine(regions, threads, forbid_tsc=not sgx2)
-
     if wanted == "native":
-        return make
+        problem = native.unfit()
+        if problem is not None:
+            raise UndecidedError(f"the native engine is not to be had: {problem}", hint=_OTHER_HINT)
+        return _native(sgx2)
     problem = native.missing()
     if problem is None:
-        return make
+        return _native(sgx2)
     try:
         return _unicorn(sgx2)
     except UndecidedError as exc:
         raise UndecidedError(
             f"no engine for x86-64 code: native: {problem}; {exc.message}", hint=exc.hint
         ) from None
+
+
+def _native(sgx2: bool) -> Maker:
+    from broch.cpu.native.engine import NativeEngine
+
+    def make(regions: Sequence[Region], threads: int) -> Engine:
+        return NativeEngine(regions, threads, forbid_tsc=not sgx2)
+
+    return make
 
 
 def _unicorn(sgx2: bool) -> Maker:
