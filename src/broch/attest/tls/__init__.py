@@ -11,7 +11,7 @@ protects against.
 """
 
 from broch.attest.tls.channel import AttestedSocket, accept, connect
-from broch.attest.tls.credential import Credential, DeviceAttester
+from broch.attest.tls.credential import Credential, DeviceAttester, Renewing
 from broch.attest.tls.peer import Expected, Level, Peer, check_certificate, judge_by
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Expected",
     "Level",
     "Peer",
+    "Renewing",
     "accept",
     "check_certificate",
     "connect",

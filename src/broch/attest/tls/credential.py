@@ -1,5 +1,7 @@
 """One's own end: a key that is made here, a certificate with evidence of it, an attester."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, Self
@@ -82,6 +84,42 @@ class Credential:
         size = binding.report_data_size(self.attester.tee)
         data = binding.channel_data(role, self.spki, exporter, nonce, size)
         return binding.wrap(self.attester.tee, self.attester.evidence(data))
+
+
+class Renewing:
+    """A credential that is made anew when half of its life is over; threads may share it.
+
+    Args:
+        attester: makes the evidence.
+        now: the clock.
+        lifetime: how long each certificate holds.
+    """
+
+    def __init__(
+        self,
+        attester: Attester,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        lifetime: timedelta = LIFETIME,
+    ) -> None:
+        self._attester = attester
+        self._now = now
+        self._lifetime = lifetime
+        self._lock = threading.Lock()
+        self._current: tuple[datetime, Credential] | None = None
+
+    def __call__(self) -> Credential:
+        """The one to use now.
+
+        Raises:
+            BrochError: of the attester.
+        """
+        with self._lock:
+            now = self._now()
+            if self._current is None or now - self._current[0] >= self._lifetime / 2:
+                made = Credential.create(self._attester, now=now, lifetime=self._lifetime)
+                self._current = (now, made)
+            return self._current[1]
 
 
 def spki_of(key: ec.EllipticCurvePublicKey) -> bytes:

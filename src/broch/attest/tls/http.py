@@ -78,7 +78,7 @@ class AttestedServer(ThreadingHTTPServer):
     Args:
         address: host and port.
         handler: as of any server of ``http.server``.
-        credential: of this end.
+        credential: of this end, or what gives the one to use now (:class:`.credential.Renewing`).
         expected: who clients must be; None: they need not attest.
         refused: called with the error of a connection that did not come about.
         timeout: seconds that one may take for each step of setting a connection up.
@@ -90,14 +90,16 @@ class AttestedServer(ThreadingHTTPServer):
         self,
         address: tuple[str, int],
         handler: type[BaseHTTPRequestHandler],
-        credential: Credential,
+        credential: Credential | Callable[[], Credential],
         expected: Expected | None = None,
         *,
         refused: Callable[[BrochError], None] = lambda _: None,
         timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(address, handler)
-        self._credential = credential
+        self._credential = (
+            (lambda: credential) if isinstance(credential, Credential) else credential
+        )
         self._expected = expected
         self._refused = refused
         self._set_up = timeout
@@ -105,7 +107,7 @@ class AttestedServer(ThreadingHTTPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Handle a connection, in its own thread."""
         try:
-            end = accept(request, self._credential, self._expected, timeout=self._set_up)
+            end = accept(request, self._credential(), self._expected, timeout=self._set_up)
         except BrochError as exc:
             self._refused(exc)
             return

@@ -5,19 +5,20 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx
 import pytest
 
-from broch.attest.tls import Expected, Level
+from broch.attest.tls import Credential, Expected, Level, Renewing
 from broch.attest.tls.http import AttestedServer, client, peer_of, transport
 from broch.errors import BrochError, InternalError, PolicyError, UntrustedError, UsageError
 
 from . import ends
-from .ends import attester, credential, expected
+from .ends import NOW, attester, credential, expected
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -61,10 +62,14 @@ Serve = Callable[..., Any]
 
 
 @contextmanager
-def serve(name: str = "server", clients: Expected | None = None) -> Iterator[Running]:
+def serve(
+    name: str = "server",
+    clients: Expected | None = None,
+    own: Callable[[], Credential] | None = None,
+) -> Iterator[Running]:
     running = Running("", threading.Event())
     server = AttestedServer(
-        ("127.0.0.1", 0), Handler, credential(name), clients, refused=running.refused.append
+        ("127.0.0.1", 0), Handler, own or credential(name), clients, refused=running.refused.append
     )
     server.go = running.go  # type: ignore[attr-defined]
     running.url = f"https://127.0.0.1:{server.server_port}"
@@ -154,6 +159,21 @@ def test_a_slow_answer_is_an_error() -> None:
         with pytest.raises(httpx.ReadTimeout):
             http.get(running.url + "/slow")
         running.go.set()
+
+
+def test_a_certificate_is_made_anew_before_it_expires() -> None:
+    at = [NOW]
+    own = Renewing(attester(), now=lambda: at[0])
+    wanted = replace(expected(), now=lambda: at[0])
+    assert own() is own()
+    seen: list[bytes] = []
+    with serve(own=own) as running:
+        for _ in range(3):
+            with client(wanted) as http, http.stream("GET", running.url) as response:
+                seen.append(peer_of(response).certificate)
+                response.read()
+            at[0] += timedelta(hours=11)
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_only_https() -> None:
