@@ -354,6 +354,16 @@ class TestState:
     def test_a_wrong_free_ends_the_enclave(self, library: Host, number: int) -> None:
         assert_abort(library, "free or realloc", number)
 
+    def test_each_thread_has_a_canary_of_its_own(self, library: Host) -> None:
+        for thread in (0, 1):
+            library.enter(999, thread=thread)
+        pages = [BASE + tcs[5] for tcs in library.tcs]  # OFSBASGX
+        canaries = [library.read(page + 0x28, 8) for page in pages]
+        assert len(canaries) == len(set(canaries)) == 2
+        assert bytes(8) not in canaries
+        library.enter(999)
+        assert library.read(pages[0] + 0x28, 8) == canaries[0]
+
     def test_a_smashed_stack_ends_the_enclave(self, library: Host) -> None:
         data = library.place(b"A" * 64)
         assert_abort(library, "past the end of its stack frame", SMASH, data, 64)
