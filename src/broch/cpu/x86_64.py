@@ -9,8 +9,7 @@ at the thread's registers and lets it go on, or does not:
         engine.registers(stop.thread).rip += 3
         engine.resume(stop.thread)
 
-:class:`~broch.cpu.native.engine.NativeEngine` runs the code on this CPU, :class:`broch.cpu.unicorn_x86.\
-UnicornEngine` on an emulated one.
+``broch.cpu.native`` runs the code on this CPU, ``broch.cpu.unicorn_x86`` on an emulated one.
 """
 
 import ctypes
