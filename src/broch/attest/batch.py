@@ -32,7 +32,9 @@ from broch.tee.cache import VerificationCache
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.verifier import Verifier
 
-CHUNK: Final = 64  # pieces of evidence at a time: some 10 ms
+LARGEST: Final = 256  # pieces of evidence in a chunk; what they share travels once for each
+SMALLEST: Final = 32
+EACH: Final = 16  # chunks for each process, so that all end at about the same time
 _PLACE: Final = struct.Struct("<Q")
 
 
@@ -48,7 +50,7 @@ class Refused:
 
 
 Outcome = Claims | Refused
-_Found = dict[int, list[Outcome]]  # by the number of the chunk
+_Found = dict[int, list[Outcome]]  # by where the chunk begins
 
 
 class BatchVerifier:
@@ -73,7 +75,8 @@ class BatchVerifier:
         self._verifier = verifier
         self._endorsements = endorsements
         context = get_context("spawn")
-        self._next: Any = context.Value("Q", 0)  # the number of the next chunk
+        self._next: Any = context.Value("Q", 0)  # where the next chunk begins
+        self._memory: SharedMemory | None = None  # kept: filling new memory takes longer
         self._others: list[tuple[BaseProcess, Connection]] = []
         for _ in range(wanted - 1):
             here, there = context.Pipe()
@@ -102,6 +105,10 @@ class BatchVerifier:
             connection.close()  # which ends the loop of the process
             process.join()
         self._others = []
+        if self._memory is not None:
+            self._memory.close()
+            self._memory.unlink()
+            self._memory = None
 
     def verify(self, evidence: Sequence[bytes], *, at: datetime) -> list[Outcome]:
         """Claims, or why there are none, for each piece of evidence, in its order.
@@ -112,57 +119,69 @@ class BatchVerifier:
         """
         if at.tzinfo is None:
             raise UsageError("the time of verification has no time zone")
+        if not self._others or len(evidence) <= SMALLEST:
+            return _verify(self._verifier, self._endorsements, evidence, at)
         found: _Found = {}
-        self._next.value = 0
-        if not self._others or len(evidence) <= CHUNK:
-            for number in _numbers(self._next, len(evidence)):
-                chunk = evidence[number * CHUNK : (number + 1) * CHUNK]
-                found[number] = _verify(self._verifier, self._endorsements, chunk, at)
-        else:
-            self._share(evidence, at, found)
-        return [outcome for number in sorted(found) for outcome in found[number]]
+        self._share(evidence, at, found)
+        return [outcome for start in sorted(found) for outcome in found[start]]
 
     def _share(self, evidence: Sequence[bytes], at: datetime, found: _Found) -> None:
-        memory = _write(evidence)
+        self._next.value = 0
+        count = len(evidence)
+        size = min(LARGEST, max(SMALLEST, count // (EACH * (len(self._others) + 1))))
+        memory = self._write(evidence)
         busy = [connection for _, connection in self._others]
         try:
             for connection in busy:
-                connection.send((memory.name, len(evidence), at))
-            for number in _numbers(self._next, len(evidence)):
-                chunk = evidence[number * CHUNK : (number + 1) * CHUNK]
-                found[number] = _verify(self._verifier, self._endorsements, chunk, at)
+                connection.send((memory.name, count, size, at))
+            for start in _chunks(self._next, count, size):
+                chunk = evidence[start : start + size]
+                found[start] = _verify(self._verifier, self._endorsements, chunk, at)
                 _collect(busy, found, timeout=0)
             while busy:
                 _collect(busy, found, timeout=None)
         except (EOFError, OSError) as exc:
             self.close()
             raise InternalError(f"a process that verifies died: {exc!r}") from exc
-        finally:
-            memory.close()
-            memory.unlink()
+
+    def _write(self, evidence: Sequence[bytes]) -> SharedMemory:
+        """Where each piece begins (8 bytes each, and the end of the last), then all of them."""
+        place = _PLACE.size * (len(evidence) + 1)
+        wanted = place + sum(map(len, evidence))
+        if self._memory is not None and self._memory.size < wanted:
+            self._memory.close()
+            self._memory.unlink()
+            self._memory = None
+        memory = self._memory = self._memory or SharedMemory(create=True, size=wanted)
+        buffer = _buffer(memory)
+        for index, item in enumerate(evidence):
+            _PLACE.pack_into(buffer, index * _PLACE.size, place)
+            buffer[place : place + len(item)] = item
+            place += len(item)
+        _PLACE.pack_into(buffer, len(evidence) * _PLACE.size, place)
+        return memory
 
 
-def _numbers(counter: Any, count: int) -> Iterator[int]:
-    """Numbers of chunks that no other process has taken."""
-    chunks = -(-count // CHUNK)
+def _chunks(counter: Any, count: int, size: int) -> Iterator[int]:
+    """Where chunks begin that no other process has taken."""
     while True:
         with counter.get_lock():
-            number: int = counter.value
-            counter.value = number + 1
-        if number >= chunks:
+            start: int = counter.value
+            counter.value = start + size
+        if start >= count:
             return
-        yield number
+        yield start
 
 
 def _collect(busy: list[Connection], found: _Found, timeout: float | None) -> None:
     """Take what other processes have found; those that are done leave ``busy``."""
     for connection in wait(busy, timeout):
         assert isinstance(connection, Connection)
-        number, outcomes = pickle.loads(connection.recv_bytes())  # noqa: S301  (a process of ours)
+        start, outcomes = pickle.loads(connection.recv_bytes())  # noqa: S301  (a process of ours)
         if outcomes is None:
             busy.remove(connection)
         else:
-            found[number] = outcomes
+            found[start] = outcomes
 
 
 def _verify(
@@ -185,19 +204,6 @@ def _verify(
     return outcomes
 
 
-def _write(evidence: Sequence[bytes]) -> SharedMemory:
-    """Where each piece begins (8 bytes each, and the end of the last), then all of them."""
-    place = _PLACE.size * (len(evidence) + 1)
-    memory = SharedMemory(create=True, size=place + sum(map(len, evidence)))
-    buffer = _buffer(memory)
-    for index, item in enumerate(evidence):
-        _PLACE.pack_into(buffer, index * _PLACE.size, place)
-        buffer[place : place + len(item)] = item
-        place += len(item)
-    _PLACE.pack_into(buffer, len(evidence) * _PLACE.size, place)
-    return memory
-
-
 def _read(memory: SharedMemory, index: int) -> bytes:
     buffer = _buffer(memory)
     (begin,) = _PLACE.unpack_from(buffer, index * _PLACE.size)
@@ -215,18 +221,21 @@ def _serve(
     connection: Connection, counter: Any, verifier: Verifier, endorsements: Endorsements
 ) -> None:
     """Another process: work on batches until the caller hangs up."""
+    memory: SharedMemory | None = None
     while True:
         try:
-            name, count, at = connection.recv()
+            name, count, size, at = connection.recv()
         except EOFError:
-            return
-        memory = SharedMemory(name=name)
-        try:
-            for number in _numbers(counter, count):
-                last = min(count, (number + 1) * CHUNK)
-                chunk = [_read(memory, index) for index in range(number * CHUNK, last)]
-                outcomes = _verify(verifier, endorsements, chunk, at)
-                connection.send_bytes(pickle.dumps((number, outcomes), pickle.HIGHEST_PROTOCOL))
-        finally:
-            memory.close()
+            break
+        if memory is None or memory.name != name:
+            if memory is not None:
+                memory.close()
+            memory = SharedMemory(name=name)
+        for start in _chunks(counter, count, size):
+            last = min(count, start + size)
+            chunk = [_read(memory, index) for index in range(start, last)]
+            outcomes = _verify(verifier, endorsements, chunk, at)
+            connection.send_bytes(pickle.dumps((start, outcomes), pickle.HIGHEST_PROTOCOL))
         connection.send_bytes(pickle.dumps((0, None)))
+    if memory is not None:
+        memory.close()

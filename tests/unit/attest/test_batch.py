@@ -11,13 +11,13 @@ from tests.unit.tee.sgx.support import NOW
 from tests.unit.tee.tdx.attester import NOW as TDX_NOW
 from tests.unit.tee.tdx.attester import Attester as TdxAttester
 
-from broch.attest.batch import CHUNK, BatchVerifier, Outcome, Refused
+from broch.attest.batch import SMALLEST, BatchVerifier, Outcome, Refused
 from broch.errors import DecodeError, InternalError, UsageError
 from broch.tee.contract import Claims
 from broch.tee.sgx import TEE
 from broch.tee.tdx import VERIFIER
 
-COUNT = 3 * CHUNK + 7
+COUNT = 6 * SMALLEST + 7
 ATTESTER = Attester()
 ENDORSEMENTS = ATTESTER.endorsements()
 
