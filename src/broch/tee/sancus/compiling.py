@@ -13,7 +13,8 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -118,10 +119,22 @@ def _compile_all(tools: Toolchain, sources: Sequence[Path], folder: Path) -> lis
     for index, source in enumerate(sources):
         objects.append(folder / f"module{index}.o")
         _compile(tools, source, objects[-1])
-    kit = folder / "kit"  # a copy, for objects lie beside their sources
-    shutil.copytree(KIT, kit)
-    tools.compile([*FLAGS, "-c", *_RUNTIME], cwd=kit)
-    return objects + [kit / f"{Path(name).stem}.o" for name in _RUNTIME]
+    return objects + [_put(folder / name, data) for name, data in _runtime(tools).items()]
+
+
+@lru_cache(maxsize=2)
+def _runtime(tools: Toolchain) -> Mapping[str, bytes]:
+    """Objects of the runtime, by file name: the same for all modules that this process builds."""
+    with tempfile.TemporaryDirectory(prefix="broch-sancus-") as name:
+        kit = Path(name, "kit")  # a copy, for objects lie beside their sources
+        shutil.copytree(KIT, kit)
+        tools.compile([*FLAGS, "-c", *_RUNTIME], cwd=kit)
+        return {path.name: path.read_bytes() for path in sorted(kit.glob("*.o"))}
+
+
+def _put(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
 
 
 def _compile(tools: Toolchain, source: Path, target: Path) -> None:
@@ -140,7 +153,7 @@ def _compile(tools: Toolchain, source: Path, target: Path) -> None:
 def _compile_driver(tools: Toolchain, driver: Driver, folder: Path) -> Path:
     target = folder / f"driver-{driver.name}.o"
     values = (f"-DNAME={driver.name}", f"-DSTART={driver.start}", f"-DEND={driver.end}")
-    tools.compile([*values, "-c", "driver.S", "-o", str(target)], cwd=folder / "kit")
+    tools.compile([*values, "-c", "driver.S", "-o", str(target)], cwd=KIT)
     return target
 
 

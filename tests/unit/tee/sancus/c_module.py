@@ -18,7 +18,7 @@ from broch.tee.sancus import instructions, keys
 from broch.tee.sancus.board import Board, Function, Outcome
 from broch.tee.sancus.compiling import build
 from broch.tee.sancus.keys import vendor_key
-from broch.tee.sancus.module_file import read_module
+from broch.tee.sancus.module_file import ModuleFile, read_module
 
 # A module's key is a hash of all its text, which takes most of a second: once for each is enough.
 module_key = cache(keys.module_key)
@@ -100,6 +100,12 @@ def compiled(source: str, name: str = "led", slot: int = 0) -> bytes:
         return build(path, CompileSettings(name=name, slot=slot)).packed.data
 
 
+@cache
+def module_file(source: str, name: str, slot: int) -> ModuleFile:
+    """The same, read."""
+    return read_module(compiled(source, name, slot))
+
+
 def records(output: bytes) -> Iterator[tuple[int, bytes]]:
     """What a call put out: kinds and bytes."""
     while output:
@@ -123,7 +129,7 @@ class Running:
     ) -> None:
         self.source, self.name = source, name
         self.board = board or Board(NODE_KEY, random=random)
-        self.file = read_module(compiled(source, name, slot))
+        self.file = module_file(source, name, slot)
         self.loaded = self.board.load(self.file, vendor=VENDOR)
         part = self.file.module
         self.key = module_key(vendor_key(NODE_KEY, VENDOR), part.text, part.layout)
