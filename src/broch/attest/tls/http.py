@@ -97,17 +97,17 @@ class AttestedServer(ThreadingHTTPServer):
         timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(address, handler)
-        self._credential = (
-            (lambda: credential) if isinstance(credential, Credential) else credential
-        )
+        self._credential = credential
         self._expected = expected
         self._refused = refused
         self._set_up = timeout
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Handle a connection, in its own thread."""
+        own = self._credential
         try:
-            end = accept(request, self._credential(), self._expected, timeout=self._set_up)
+            current = own if isinstance(own, Credential) else own()
+            end = accept(request, current, self._expected, timeout=self._set_up)
         except BrochError as exc:
             self._refused(exc)
             return

@@ -9,7 +9,7 @@ matters, use :func:`broch.attest.tls.connect` and :func:`broch.attest.tls.accept
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cryptography import x509
@@ -37,13 +37,18 @@ def server_context(credential: Credential) -> ssl.SSLContext:
 
 
 def connect_key_only(
-    sock: socket.socket, expected: Expected, *, timeout: float | None = TIMEOUT
+    sock: socket.socket,
+    expected: Expected,
+    *,
+    check: Callable[[bytes, Expected], Peer] = check_certificate,
+    timeout: float | None = TIMEOUT,
 ) -> tuple[ssl.SSLSocket, Peer]:
     """TLS over a connected socket, to a server whose certificate's evidence binds its key.
 
     Args:
         sock: is used up; closed if this raises.
         expected: who the server must be.
+        check: what kind of certificate; :func:`.ratls.check_ratls_certificate` for Gramine's.
         timeout: seconds without a byte until the connection is there; then the socket's own.
 
     Raises:
@@ -73,7 +78,7 @@ def connect_key_only(
         der = end.getpeercert(binary_form=True)
         if der is None:
             raise UntrustedError("the peer has no certificate", hint="it has to attest itself")
-        peer = check_certificate(der, expected)
+        peer = check(der, expected)
         end.settimeout(before)
     except BaseException:
         end.close()
