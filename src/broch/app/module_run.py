@@ -101,7 +101,8 @@ class ModuleRun:
         if not isinstance(tee, SharedKeyTee):
             return packed.signature
         endorsements = self.node.endorsements()
-        tee.module_key(packed, endorsements)  # takes long, and is kept for when evidence comes
+        # Takes long, and is kept for when evidence comes.
+        tee.module_key(packed, endorsements, self.node.module_keys())
         return tee.authorise(packed, endorsements)
 
     def _order(self, handle: int, signature: bytes | None, unsandboxed: bool) -> Load:

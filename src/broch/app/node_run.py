@@ -29,7 +29,7 @@ from broch.enclave.launcher import Launcher, NodeProcess
 from broch.enclave.machine import MachineSpec
 from broch.errors import BrochError, InternalError, UsageError
 from broch.tee import registry
-from broch.tee.contract import Endorsements
+from broch.tee.contract import Endorsements, NonVolatile
 from broch.tee.hosting import SharedKeyTee
 
 _AGENT: Final = "broch.app.agent:main"
@@ -102,6 +102,11 @@ class NodeRun:
     def endorsements(self) -> Endorsements:
         """The public half of the node's device."""
         return device_folder.read_endorsements(self._device)
+
+    def module_keys(self) -> NonVolatile:
+        """Where keys that are shared with modules are kept, so that each is computed once."""
+        self._home.folder("keys", "modules", "nv")
+        return device_folder.FileNonVolatile(self._home.folder("keys", "modules"))
 
     async def start(self, launcher: Launcher, peer_token: bytes, listener: Listener) -> None:
         """Start the node's processes and connect to its agent.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from broch.image import Interface
-from broch.tee.contract import Endorsements, Measurement, Packed
+from broch.tee.contract import Endorsements, Measurement, NonVolatile, Packed
 
 
 class CallOutcome(Protocol):
@@ -102,8 +102,15 @@ class SharedKeyTee(Protocol):
         """The module's own numbers of its ports, by name."""
         ...
 
-    def module_key(self, packed: Packed, endorsements: Endorsements) -> bytes:
+    def module_key(
+        self, packed: Packed, endorsements: Endorsements, store: NonVolatile | None = None
+    ) -> bytes:
         """The key (16 bytes) that this module has on the device that is endorsed.
+
+        Args:
+            packed: the module.
+            endorsements: of the device.
+            store: where keys are kept from one run to the next; it must be private.
 
         Raises:
             UndecidedError: the endorsement is missing.

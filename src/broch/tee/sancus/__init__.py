@@ -11,6 +11,7 @@ can be sealed, and nothing is remembered over a reset.
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn
 
 from broch.errors import DecodeError, UsageError
@@ -22,6 +23,7 @@ from broch.tee.contract import (
     DeviceSettings,
     Endorsements,
     Measurement,
+    NonVolatile,
     Packed,
     PackSettings,
     SealBinding,
@@ -74,12 +76,16 @@ class Sancus:
         """Positions in the port table, by name."""
         return self._read(packed).ports.numbers
 
-    def module_key(self, packed: Packed, endorsements: Endorsements) -> bytes:
+    def module_key(
+        self, packed: Packed, endorsements: Endorsements, store: NonVolatile | None = None
+    ) -> bytes:
         """The module's key on the endorsed node (16 bytes); raises :class:`UndecidedError`."""
-        from broch.tee.sancus.verify import cached_module_key, vendor_key_of
+        from broch.tee.sancus.keys import recalled_module_key
+        from broch.tee.sancus.verify import vendor_key_of
 
         module = self._read(packed).module
-        return cached_module_key(vendor_key_of(endorsements)[0], module.text, module.layout)
+        vendor, _ = vendor_key_of(endorsements)
+        return recalled_module_key(vendor, module.text, module.layout, store)
 
     def module_nonce(self, evidence: bytes) -> bytes:
         """The nonce in an attestation (16 bytes); raises :class:`DecodeError`."""
@@ -119,11 +125,17 @@ class Sancus:
         return SancusDevice(settings)
 
     def _read(self, packed: Packed) -> "ModuleFile":
-        from broch.tee.sancus.module_file import read_module
-
         if packed.tee != self.name:
             raise DecodeError(0, f"packed for {packed.tee}, not for {self.name}")
-        return read_module(packed.data)
+        return _read(packed.data)
+
+
+@lru_cache(maxsize=16)
+def _read(data: bytes) -> "ModuleFile":
+    """A module's file, which is asked for again and again."""
+    from broch.tee.sancus.module_file import read_module
+
+    return read_module(data)
 
 
 TEE = Sancus()

@@ -27,6 +27,7 @@ from broch.cpu.msp430 import (
 )
 from broch.cpu.msp430.decode import CPU_OFF, PC, SP, SR
 from broch.errors import PolicyError
+from broch.tee.contract import NonVolatile
 from broch.tee.sancus import memory
 from broch.tee.sancus.instructions import PROTECT, Sancus, wipe
 from broch.tee.sancus.layout import Layout, overlap
@@ -126,10 +127,16 @@ class Board:
         node_key: 16 bytes; modules speak 128-bit SPONGENT.
         random: gives so many random bytes.
         as_rtl: with the weaknesses of the RTL (:mod:`.protection`).
+        store: where module keys are kept, so that each is computed once.
     """
 
     def __init__(
-        self, node_key: bytes, *, random: Callable[[int], bytes], as_rtl: bool = False
+        self,
+        node_key: bytes,
+        *,
+        random: Callable[[int], bytes],
+        as_rtl: bool = False,
+        store: NonVolatile | None = None,
     ) -> None:
         self.protection = Protection(PARTS, as_rtl=as_rtl)
         self.cpu = Cpu(Bus(), self.protection)
@@ -138,7 +145,7 @@ class Board:
         others: tuple[Peripheral, ...] = (self.uart, TimerA(self.cpu), Random(random))
         for peripheral in (*self.ports.values(), *others):
             self.cpu.bus.attach(peripheral)
-        Sancus(self.cpu, self.protection, node_key)
+        Sancus(self.cpu, self.protection, node_key, store)
         self.cpu.extensions[_TRAP] = self._trap
         self.loaded: list[LoadedModule] = []
         self.reset()

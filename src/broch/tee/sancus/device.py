@@ -93,9 +93,8 @@ class SancusDevice:
         kdf = HKDF(hashes.SHA256(), KEY_SIZE, salt=None, info=info)
         node_key = kdf.derive(settings.secret)
         self._vendor_key = vendor_key(node_key, VENDOR_ID)
-        self.board = Board(node_key, random=random)
+        self.board = Board(node_key, random=random, store=settings.nv)
         self._panel = Panel(self.board)
-        self._nv = settings.nv
 
     def install(self, packed: Packed) -> SancusModule:
         """Check a module, load it, protect it (:class:`broch.tee.hosting.Microcontroller`)."""

@@ -29,7 +29,8 @@ from broch.cpu.msp430 import Access, Cpu, Instruction
 from broch.cpu.msp430.decode import GIE, PC, SP, SR, ZERO
 from broch.crypto.spongent import SpongeWrap
 from broch.errors import UntrustedError
-from broch.tee.sancus.keys import identity, module_key, vendor_key
+from broch.tee.contract import NonVolatile
+from broch.tee.sancus.keys import identity, recalled_module_key, vendor_key
 from broch.tee.sancus.layout import Layout
 from broch.tee.sancus.protection import Module, Protection
 
@@ -48,15 +49,23 @@ class Sancus:
         cpu: its policy is ``protection``.
         protection: the modules.
         node_key: 8, 10 or 16 bytes, which is the security of everything here.
+        store: where the emulator keeps module keys, so that each is computed once.
     """
 
     name = "Sancus"
     addresses: tuple[range, ...] = ()
 
-    def __init__(self, cpu: Cpu, protection: Protection, node_key: bytes) -> None:
+    def __init__(
+        self,
+        cpu: Cpu,
+        protection: Protection,
+        node_key: bytes,
+        store: NonVolatile | None = None,
+    ) -> None:
         self._cpu = cpu
         self._protection = protection
         self._node_key = node_key
+        self._store = store
         self._size = len(node_key)
         self._quiet_until = _NEVER  # the end of a clix
         self._was_enabled = False  # whether interrupts were, before it
@@ -111,9 +120,12 @@ class Sancus:
             cpu.bus.load(layout.public_start, text)
         self._spend(len(text) // 2 + 4)
         at = cpu.registers[PC] - 2 & 0xFFFF
-        module = protection.add(layout, _module_key(key, text, layout), pc=at)
+        module = protection.add(layout, self._module_key(key, text, layout), pc=at)
         cpu.policy_changed()
         return module.id
+
+    def _module_key(self, vendor: bytes, text: bytes, layout: Layout) -> bytes:
+        return recalled_module_key(vendor, text, layout, self._store)
 
     def _text(self, cpu: Cpu, layout: Layout) -> bytes | None:
         """The text of a new module; others' memory cannot be made text."""
@@ -320,11 +332,6 @@ class Sancus:
 @lru_cache(maxsize=64)
 def _keyed(key: bytes) -> SpongeWrap:
     return SpongeWrap(key)
-
-
-@lru_cache(maxsize=32)
-def _module_key(vendor: bytes, text: bytes, layout: Layout) -> bytes:
-    return module_key(vendor, text, layout)
 
 
 @lru_cache(maxsize=64)

@@ -10,15 +10,13 @@ There is no certificate: the verifier can check a tag because it could have made
 
 import hmac
 from datetime import datetime
-from functools import lru_cache
 from typing import Final
 
 from broch.crypto.spongent import SpongeWrap
 from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.sancus.evidence import Evidence
-from broch.tee.sancus.keys import module_key
-from broch.tee.sancus.layout import Layout
+from broch.tee.sancus.keys import recalled_module_key
 from broch.tee.sancus.module_file import measure
 
 KEY_SIZE: Final = 16  # bytes
@@ -43,7 +41,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Clai
     key, emulated = vendor_key_of(endorsements)
 
     # (3) The module's key follows from text and layout, so a tag under it proves both.
-    module = cached_module_key(key, found.text, found.layout)
+    module = recalled_module_key(key, found.text, found.layout)
 
     # (4) The tag over challenge and nonce.
     if not hmac.compare_digest(SpongeWrap(module).mac(found.signed()), found.tag):
@@ -89,9 +87,3 @@ def vendor_key_of(endorsements: Endorsements) -> tuple[bytes, bool]:
     if len(key) != KEY_SIZE:
         raise DecodeError(0, f"{len(key)} bytes, expected {KEY_SIZE}", what=names[0])
     return key, names[0] == EMULATED_VENDOR_KEY
-
-
-@lru_cache(maxsize=64)
-def cached_module_key(vendor: bytes, text: bytes, layout: Layout) -> bytes:
-    """:func:`~broch.tee.sancus.keys.module_key`, which takes long for a long text, once."""
-    return module_key(vendor, text, layout)

@@ -3,8 +3,11 @@
 import pytest
 
 from broch.errors import DecodeError, UsageError
+from broch.tee.sancus import keys
 from broch.tee.sancus.keys import identity, module_key, vendor_key
 from broch.tee.sancus.layout import SIZE, Layout, overlap
+
+from .nodes import Memory
 
 NODE = bytes.fromhex("deadbeefcafebabec0defeeddefec8ed")
 PLACE = Layout(public_start=0x6000, public_end=0x6010, secret_start=0x2000, secret_end=0x2010)
@@ -70,3 +73,25 @@ def test_a_layout_is_eight_bytes() -> None:
 def test_overlaps(one: range, other: range, shared: bool) -> None:
     assert overlap(one, other) is shared
     assert overlap(other, one) is shared
+
+
+def test_a_key_is_computed_once_and_kept() -> None:
+    store = Memory()
+    vendor = b"v" * 16
+    expected = module_key(vendor, TEXT, PLACE)
+    keys._recalled.clear()
+    assert keys.recalled_module_key(vendor, TEXT, PLACE, store) == expected
+    ((name, kept),) = store.items()
+    assert kept == expected
+    assert name.startswith("module-key.")
+    keys._recalled.clear()
+    store[name] = b"k" * 16  # as it would be believed: the store is as secret as the vendor key
+    assert keys.recalled_module_key(vendor, TEXT, PLACE, store) == b"k" * 16
+    keys._recalled.clear()
+    store[name] = b"short"
+    assert keys.recalled_module_key(vendor, TEXT, PLACE, store) == expected
+    keys._recalled.clear()
+    others = [(b"w" * 16, TEXT), (vendor, TEXT[::-1])]
+    for other, text in others:
+        assert keys.recalled_module_key(other, text, PLACE, store) != expected
+    assert len(store) == 3
