@@ -38,6 +38,7 @@ GENERAL: Final = (
 _TCS: Final = struct.Struct("<8xQQIIQ8xQQ")  # flags, ossa, cssa, nssa, oentry, ofsbase, ogsbase
 _ENCLU: Final = b"\x0f\x01\xd7"
 _LIMIT: Final = 200_000_000  # instructions until a test is called endless
+_CALLS: Final = 10_000  # usercalls until a test is called endless
 _ID: Final = {name: getattr(x86, f"UC_X86_REG_{name.upper()}") for name in GENERAL}
 MXCSR_DEFAULT: Final = 0x1F80
 
@@ -213,6 +214,7 @@ class Host:
     def answer(self, out: Exit) -> Answer:
         """What the host answers to a usercall."""
         self.calls.append((out.number, out.values))
+        assert len(self.calls) < _CALLS, "the enclave never stops asking"
         if out.number == 10 and 10 not in self.handlers:
             if out.values[0]:
                 raise AbortedError(self.read(DEBUG_BUFFER, 1024).split(b"\0")[0].decode())
