@@ -119,6 +119,12 @@ def test_what_stops_it(make: Make, code: bytes, kind: StopKind) -> None:
     assert run(engine) == Stop(0, kind)
 
 
+def test_halting_is_refused(make: Make) -> None:
+    stop = run(make(b"\xf4" + SPIN))
+    assert stop is not None
+    assert stop.kind in (StopKind.FAULT, StopKind.HALT)
+
+
 ACCESSES = [
     ("read of nothing", b"\x48\x8b\x03", HIDDEN),  # mov rax, [rbx]
     ("write to nothing", b"\x48\x89\x03", HIDDEN),

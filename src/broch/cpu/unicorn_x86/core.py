@@ -68,6 +68,7 @@ class Core:
         self.fault_address: int | None = None
         self._stopped_by: StopKind | None = None
         self._stopped_at = 0
+        self._is_interrupted = False
         self._uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         self._handle: int = self._uc._uch.value
         self._map(regions)
@@ -96,6 +97,7 @@ class Core:
         None if it was only that the time was over (0: never is) or :meth:`interrupt` was called.
         """
         self._stopped_by = self.fault_address = None
+        self._is_interrupted = False
         if microseconds != self._microseconds:
             self._timeout.value = self._microseconds = microseconds
         _write(*self._batch)
@@ -105,7 +107,8 @@ class Core:
             self.registers.rip = self._stopped_at
             return hooked
         if error == 0:
-            return None
+            over = microseconds and self._uc.query(unicorn.UC_QUERY_TIMEOUT)
+            return None if self._is_interrupted or over else StopKind.HALT
         kind = _ERRORS.get(error)
         if kind is None:
             raise InternalError(f"unicorn: {unicorn.UcError(error)}")
@@ -117,6 +120,7 @@ class Core:
 
     def interrupt(self) -> None:
         """Make :meth:`run` return, if it runs. From any thread."""
+        self._is_interrupted = True
         self._uc.emu_stop()
 
     def close(self) -> None:

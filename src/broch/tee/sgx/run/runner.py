@@ -341,6 +341,7 @@ class Runner:
         returned, thread.returned = thread.returned, None
         assert returned is not None
         returned(value)
+        self._check_deadlock()
 
     def _wait(self, index: int, waiting: Waiting) -> None:
         thread = self._threads[index]
@@ -375,12 +376,12 @@ class Runner:
         self._eenter(index, 0, *answer)
 
     def _check_deadlock(self) -> None:
-        """Raise if every thread waits for ever for what only another thread can send."""
+        """Raise if all threads that there are wait, for ever, for what only another could send."""
         if self._is_library or self._queues is not None:
             return
-        for thread in self._threads:
-            if thread.state in (_State.RUNNING, _State.CALLING) or thread.sleeper is not None:
-                return
+        busy = [thread for thread in self._threads if thread.state is not _State.FREE]
+        if any(thread.state is not _State.WAITING or thread.sleeper for thread in busy):
+            return
         raise EnclaveFaultError(
             "All enclave threads are waiting indefinitely without possibility of wakeup",
             hint="a deadlock: each waits for another one",

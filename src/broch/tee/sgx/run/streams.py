@@ -116,7 +116,7 @@ class SocketStream:
 
     def wait(self, events: int, interrupt: Interrupt) -> None:
         """See :class:`Stream`."""
-        interrupt.wait(self._socket.fileno(), events)
+        _wait(self._socket, events, interrupt)
 
     def close(self) -> None:
         """Hang up."""
@@ -152,11 +152,18 @@ class Listener:
 
     def wait(self, events: int, interrupt: Interrupt) -> None:
         """See :class:`Stream`."""
-        interrupt.wait(self._socket.fileno(), events)
+        _wait(self._socket, events, interrupt)
 
     def close(self) -> None:
         """Listen no more."""
         self._socket.close()
+
+
+def _wait(sock: socket.socket, events: int, interrupt: Interrupt) -> None:
+    descriptor = sock.fileno()
+    if descriptor < 0:  # another thread of the enclave has closed it
+        raise OSError(errno.EBADF, "closed")
+    interrupt.wait(descriptor, events)
 
 
 def split(address: str) -> tuple[str, int]:

@@ -289,6 +289,33 @@ def test_a_wait_that_nobody_ends_is_a_deadlock(bench: Bench, mask: int) -> None:
         bench.run((Number.WAIT, mask, abi.WAIT_INDEFINITE))
 
 
+def test_a_thread_that_ends_without_a_word_leaves_a_deadlock(bench: Bench) -> None:
+    ends = programs.script(bench.memory, [(Number.WAIT, 0, 20_000_000)], exits=False)
+    script = programs.script(
+        bench.memory,
+        [(Number.LAUNCH_THREAD,), (Number.WAIT, abi.EV_UNPARK, abi.WAIT_INDEFINITE)],
+    )
+    with pytest.raises(EnclaveFaultError, match="without possibility of wakeup"):
+        programs.follow(bench.runner, script, ends)
+
+
+def test_a_stream_that_another_thread_closes(bench: Bench) -> None:
+    """Whoever waits for it gets an error, or what comes; the host survives."""
+    anywhere = bench.put(b"127.0.0.1:0")
+    closes = programs.script(
+        bench.memory, [(Number.WAIT, 0, 20_000_000), (Number.CLOSE, 3), (Number.EXIT, 0)]
+    )
+    script = programs.script(
+        bench.memory,
+        [
+            (Number.BIND_STREAM, anywhere, 11, 0),
+            (Number.LAUNCH_THREAD,),
+            (Number.ACCEPT_STREAM, 3, 0, 0),
+        ],
+    )
+    programs.follow(bench.runner, script, closes)
+
+
 def test_threads_wake_each_other_and_spin(bench: Bench) -> None:
     """Two run at once: each spins until the other has written; then one waits, one sends."""
     flags = bench.put(bytes(16))
