@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from broch.attest.appraise import check
-from broch.attest.checks import AppraisalError, Check, raise_first_failure
+from broch.attest.checks import AppraisalError, Check, Outcome, raise_first_failure
 from broch.attest.formats import Evidence
 from broch.attest.policy import Policy
 from broch.attest.steps import performed, stopped
@@ -71,6 +71,14 @@ class Result:
         return self.error.exit_code if self.error is not None else 0
 
     @property
+    def hint(self) -> str | None:
+        """What to do about the error; None if accepted."""
+        if self.error is None or self.error.hint is not None:
+            return None if self.error is None else self.error.hint
+        checks = (item for part in self.parts for item in part.checks)
+        return next((item.hint for item in checks if item.outcome is Outcome.FAILED), None)
+
+    @property
     def emulated(self) -> bool:
         """Whether any part is of a device that only pretends to be hardware."""
         return any(part.claims is not None and part.claims.emulated for part in self.parts)
@@ -104,7 +112,7 @@ class Result:
             else {
                 "code": self.error.code,
                 "message": self.error.message,
-                "hint": self.error.hint,
+                "hint": self.hint,
             },
             "parts": [
                 {

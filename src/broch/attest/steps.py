@@ -91,6 +91,7 @@ STEPS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("mac", "(3), (4) by the key that follows from exactly this text and layout"),
     ),
 }
+_HINT: Final = "ask the attester for new evidence, and find out who changed this one"
 _DEFAULT: Final = ((UNTRUSTED, "its verifier says so"),)
 
 
@@ -119,6 +120,6 @@ def _not_made(claims: Claims, rule: str) -> str | None:
 def stopped(tee: str, error: BrochError) -> Iterator[Check]:
     """The checks of a verification that failed: at one of the steps, which ended it."""
     rule = next((name for kind, name in _STOPS.items() if isinstance(error, kind)), UNTRUSTED)
-    yield failed(rule, str(error), error.hint or "ask the attester for new evidence")
+    yield failed(rule, str(error), error.hint or _HINT)
     for rule, _ in STEPS.get(tee, ()):
         yield skipped(rule, "not told: verification ends at the first failure")

@@ -140,8 +140,8 @@ def _show(result: "Result", next_tcb_info: Path | None, as_json: bool) -> None:
         _say(result, sentences)
     if result.error is not None:
         output.note(f"error: {output.clean(str(result.error))}")
-        if result.error.hint:
-            output.note(f"hint: {output.clean(result.error.hint)}")
+        if result.hint:
+            output.note(f"hint: {output.clean(result.hint)}")
 
 
 def _say(result: "Result", sentences: list[str]) -> None:

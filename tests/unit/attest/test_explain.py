@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.pki import NOW
 from tests.unit.attest import support
 from tests.unit.attest.support import Case
 
@@ -188,3 +189,20 @@ def test_what_failed_comes_with_what_to_do() -> None:
     assert "nonce: no nonce was given, so the evidence may be a recording." in text
     assert "  To do: send the attester a fresh nonce and give it here." in text
     assert "well_formed: " in told(support.sgx(), evidence=b"")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": NOW.replace(year=2060)},
+        {"at": NOW.replace(year=2001)},
+        {"evidence": b"\x03\0\2\0"},
+        {"nonce": None},
+    ],
+)
+def test_there_is_always_something_to_do(change: dict[str, Any]) -> None:
+    result = support.sgx().examine(**change)
+    assert result.hint
+    assert result.to_dict()["error"]["hint"] == result.hint
+    assert f"  To do: {result.hint}." in list(explain(result))
+    assert support.sgx().examine().hint is None
