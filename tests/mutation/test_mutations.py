@@ -6,6 +6,7 @@ come of it is written beside it: the class of the error and the check that its m
 for what is a finding and no error, the claim that shows it.
 """
 
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -94,7 +95,9 @@ def test_the_same_without_a_change_is_believed(suite: str) -> None:
         "trustzone": ours.sound_trustzone,
     }[suite]()
     assert sound.error is None
-    assert sound.run().tee == suite
+    claims = sound.run()
+    assert claims.tee == suite
+    assert pickle.loads(pickle.dumps(claims)) == claims, "claims go to other processes and back"
 
 
 def test_no_field_is_left_out() -> None:

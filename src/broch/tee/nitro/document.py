@@ -15,6 +15,7 @@ An untagged COSE_Sign1 with ES384 whose payload is a CBOR map:
 AWS's text limits user_data and nonce to 512 bytes; genuine documents have 1024.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Self
@@ -83,6 +84,10 @@ class Document:
     def to_bytes(self) -> bytes:
         """Encode; the inverse of :meth:`from_bytes`."""
         return self.message.to_bytes()
+
+    def __reduce__(self) -> tuple[Callable[[bytes], "Document"], tuple[bytes]]:
+        # A mapping that cannot be changed cannot be pickled either.
+        return Document.from_bytes, (self.to_bytes(),)
 
 
 def _bad(problem: str) -> DecodeError:

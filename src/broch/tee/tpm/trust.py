@@ -11,14 +11,18 @@
 Makers of TPMs have many roots, and none is pinned here: for certificates the anchors decide.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
 
 from broch.errors import DecodeError, UndecidedError, UntrustedError
 from broch.tee import roots as root_names
@@ -62,6 +66,29 @@ class Trusted:
     emulated: bool = False
     revocation_checked: bool = False
     attributes_checked: bool = False
+
+    def __reduce__(self) -> tuple[Callable[..., "Trusted"], tuple[object, ...]]:
+        spki = self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        rest = [getattr(self, name) for name in self.__slots__ if name != "key"]
+        return _restore, (spki, *rest)
+
+
+def _restore(
+    spki: bytes,
+    way: str,
+    root_name: str,
+    emulated: bool,
+    revocation_checked: bool,
+    attributes_checked: bool,
+) -> Trusted:
+    return Trusted(
+        key=_enrolled(spki),
+        way=way,
+        root_name=root_name,
+        emulated=emulated,
+        revocation_checked=revocation_checked,
+        attributes_checked=attributes_checked,
+    )
 
 
 def establish(endorsements: Endorsements, at: datetime) -> Trusted:
