@@ -76,9 +76,12 @@ static u16 start(void)
     return STATUS_DONE;
 }
 
+u16 broch_function;
+
 u16 broch_dispatch(u16 function, u16 size)
 {
     u16 status = STATUS_DONE;
+    broch_function = function;
     broch_out_size = 0;
     if (broch_fresh)
         status = start();

@@ -43,6 +43,9 @@ void broch_result(u16 status, const void *data, u16 size)
 
 void broch_refuse(const char *why)
 {
-    broch_result(1, why, length(why));
+    if (broch_function == FUNCTION_ENTRY)
+        broch_result(1, why, length(why));
+    else
+        broch_print(why); /* nobody waits for it */
     broch_leave(STATUS_REFUSED);
 }

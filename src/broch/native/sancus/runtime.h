@@ -48,6 +48,7 @@ u16 broch_grant(u16 size);
 u16 broch_receive(u16 size);
 
 /* dispatch.c */
+extern u16 broch_function; /* that runs */
 const struct broch_port *broch_port(u16 number, u16 kind);
 u16 broch_port_number(const struct broch_port *port);
 

@@ -54,6 +54,7 @@ FLAGS: Final = (
 _AUTHORS: Final = (
     *FLAGS,
     *("-finstrument-function-entry-bare", "-Wframe-larger-than=512", "-Werror=frame-larger-than"),
+    *("-Werror=vla", "-Werror=alloca"),  # which it does not look at
 )
 _LINK: Final = (
     *("--gc-sections", "--orphan-handling=error", "--fatal-warnings", "--nmagic"),

@@ -135,6 +135,8 @@ BROCH_ENTRY(many, Many, ask, u32, reply) { *reply = 70000u * ask->p; }
         ("BROCH_STRUCT(S, (bool, a), (bool, a));", 2, "duplicate member"),
         ("u16 f(void) { return g(); }", 2, "undeclared function 'g'"),
         ("u16 f(void) { u8 a[600]; a[5] = 1; return a[f()]; }", 2, "stack frame size"),
+        ("u16 f(u16 n) { u8 a[n]; a[0] = 1; return a[f(n)]; }", 2, "variable length array"),
+        ("u8 *g(void); u16 f(u16 n) { return *(u8 *)__builtin_alloca(n); }", 2, "alloca"),
         ('#include "nowhere.h"', 2, "file not found"),
     ],
 )

@@ -230,7 +230,8 @@ def test_events_of_impossible_length(joined: Running, size: int) -> None:
 
 
 def test_an_input_may_refuse(joined: Running) -> None:
-    assert put(joined, {"on": True, "level": 13}) == 11
+    outcome = joined.enter(Function.INPUT, sealed(KEY, {"on": True, "level": 13}))
+    assert (outcome.status, list(records(outcome.output))) == (11, [(3, b"unlucky")])
     assert not is_lit(joined)
 
 

@@ -128,7 +128,8 @@ u16 broch_write_word(const struct broch_driver *driver, u16 address, u16 value);
 /* A line for whoever watches the untrusted host. No secrets. */
 void broch_print(const char *text);
 
-/* End this call: what was given is not accepted. An entry's caller gets the reason. */
+/* End this call: what was given is not accepted. An entry's caller gets the reason; of other calls
+ * the host does. */
 __attribute__((noreturn)) void broch_refuse(const char *why);
 
 /* 16 random bits of the microcontroller. */
