@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -87,6 +88,7 @@ def build(
     deployer: bytes,
     signing_key: Callable[[Tee], RSAPrivateKey | None],
     on_built: Callable[[str], None] = lambda name: None,
+    natives: Mapping[str, Built] = MappingProxyType({}),
 ) -> dict[str, Built]:
     """Build every module of ``descriptor``.
 
@@ -96,6 +98,7 @@ def build(
         deployer: Ed25519 public key (32 bytes) that the modules will obey.
         signing_key: gives the key that signs images for a TEE.
         on_built: called with the name of each module that is done, from any thread.
+        natives: modules that are built already, by :func:`build_natives`.
 
     Raises:
         DeclarationError: a module's code is wrong; its place is relative to the descriptor.
@@ -108,12 +111,30 @@ def build(
 
     def build_one(spec: ModuleSpec) -> Built:
         node = spec.node
-        built = _build(descriptor, spec, tees[node], declarer, deployer, keys[node])
+        built = natives.get(spec.name)
+        if built is None:
+            built = _build(descriptor, spec, tees[node], declarer, deployer, keys[node])
         on_built(spec.name)
         return built
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="build") as pool:
         futures = {spec.name: pool.submit(build_one, spec) for spec in descriptor.modules.values()}
+        return {name: future.result() for name, future in futures.items()}
+
+
+def build_natives(descriptor: Descriptor) -> dict[str, Built]:
+    """Build the modules in C, which need no declarer, and so can be built while that starts.
+
+    Raises:
+        BrochError: as :func:`build`.
+    """
+    specs = [s for s in descriptor.modules.values() if s.source.suffix in NATIVE_SOURCES]
+
+    def build_one(spec: ModuleSpec) -> Built:
+        return _build_native(descriptor, spec, tee_of(descriptor.nodes[spec.node]))
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="compile") as pool:
+        futures = {spec.name: pool.submit(build_one, spec) for spec in specs}
         return {name: future.result() for name, future in futures.items()}
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from broch.app import leftovers, values
 from broch.app.agent_messages import TOKEN_SIZE
-from broch.app.build import Built, build, ciphers, interfaces
+from broch.app.build import Built, build, build_natives, ciphers, interfaces
 from broch.app.connecting import Connector, together
 from broch.app.control_server import ControlServer
 from broch.app.counting import Counting
@@ -127,9 +127,10 @@ class Supervisor:
         self._lock = folder.lock()
         self._control = ControlServer(self, folder)
         await self._control.start()
+        natives = self._spawn(asyncio.to_thread(build_natives, self.descriptor))
         launcher = await self._launch()
         nodes = self._spawn(self._start_nodes(launcher))
-        built = await asyncio.to_thread(self._build, launcher)
+        built = await asyncio.to_thread(self._build, launcher, await natives)
         wiring = wire(self.descriptor, interfaces(built), speaks=ciphers(built))
         await nodes
         await self._assemble(built, wiring)
@@ -146,7 +147,7 @@ class Supervisor:
             raise
         return self._launcher
 
-    def _build(self, launcher: Launcher) -> dict[str, Built]:
+    def _build(self, launcher: Launcher, natives: dict[str, Built]) -> dict[str, Built]:
         total = len(self.descriptor.modules)
         done = 0
 
@@ -155,7 +156,7 @@ class Supervisor:
             done += 1
             self._step("build", f"built {name}", done, total)
 
-        return self._builder(launcher)(self.descriptor, on_built=on_built)
+        return self._builder(launcher)(self.descriptor, on_built=on_built, natives=natives)
 
     def _builder(self, launcher: Launcher) -> "partial[dict[str, Built]]":
         public = self._home.deployer_key().public_key().public_bytes_raw()

@@ -11,6 +11,7 @@ key can compute the key of each module that this vendor has on this node.
 
 import hashlib
 import struct
+from functools import lru_cache
 from typing import Final
 
 from broch.crypto.spongent import SpongeWrap
@@ -72,6 +73,7 @@ def recalled_module_key(
     return key
 
 
+@lru_cache(maxsize=64)
 def identity(text: bytes, layout: Layout, size: int = 16) -> bytes:
     """What verify (0x1382) compares: a hash of ``size`` bytes, that of the node's keys."""
     return SpongeWrap(bytes(size)).mac(text + layout.to_bytes())

@@ -84,7 +84,10 @@ def parts(data: bytes) -> dict[str, Part]:
         ElfError: not a program for an MSP430, or a part whose place is not to be found.
         EmptySectionError: there is none, or one without text.
     """
-    program = read_elf(data)
+    return _parts(read_elf(data))
+
+
+def _parts(program: Program) -> dict[str, Part]:
     found = {}
     for symbol in sorted(program.symbols):
         if match := _START.fullmatch(symbol):
@@ -139,7 +142,8 @@ def read_module(data: bytes) -> ModuleFile:
         TooLargeError: it does not fit the places for modules.
         DecodeError: its port table is wrong.
     """
-    found = parts(data)
+    program = read_elf(data)
+    found = _parts(program)
     modules = [part for part in found.values() if not part.owns_peripherals]
     drivers = tuple(part for part in found.values() if part.owns_peripherals)
     if len(modules) != 1:
@@ -149,7 +153,6 @@ def read_module(data: bytes) -> ModuleFile:
     for part in found.values():
         _check_place(part)
     _check_apart(found)
-    program = read_elf(data)
     _check_sections(program, found)
     module = modules[0]
     for driver in drivers:
