@@ -18,7 +18,7 @@ from fuzz.targets import TARGETS
 from broch.errors import BrochError, DecodeError, InternalError
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 20
+SECONDS = 10
 
 
 def test_every_target_has_its_name() -> None:

@@ -80,7 +80,7 @@ static void ereport(const void *target, const uint8_t *data, struct report *repo
     if (target != NULL)
         memcpy(&aligned_target, target, sizeof aligned_target);
     if (!is_targetinfo(&aligned_target))
-        broch_abort("a report was asked for by what is not an enclave: reserved bytes in TARGETINFO");
+        broch_abort("a report was asked for by no enclave: reserved bytes in its TARGETINFO");
     if (data != NULL)
         memcpy(&aligned_data, data, sizeof aligned_data);
     memset(report, 0, sizeof *report);

@@ -1,7 +1,8 @@
 /* What is asked of the host, and what of its answers can be true. */
 #include "internal.h"
 
-#define SCRATCH 8192 /* bytes of user memory that a thread keeps, so that most calls need no alloc */
+/* Bytes of user memory that a thread keeps, so that most calls need no alloc. */
+#define SCRATCH 8192
 
 static const int32_t KNOWN[] = {
     0,

@@ -58,8 +58,8 @@ extern uint32_t broch_dead; /* 1: the enclave has ended */
 /* heap.c */
 void heap_begin(uint64_t start, uint64_t size);
 
-/* user.c: memory of the host. What is not outside the enclave, or not aligned where it must be, ends
- * the enclave. */
+/* user.c: memory of the host. What is not outside the enclave, or not aligned where it must be,
+ * ends the enclave. */
 static inline uint64_t round_up(uint64_t size) { /* to 8; size is at most 2^64 - 8 */
     return (size + 7) & ~(uint64_t)7;
 }

@@ -140,7 +140,7 @@ static void put_number(struct sink *sink, const struct conversion *c, const char
     size_t at = sizeof digits;
     do {
         const unsigned digit = value % base;
-        digits[--at] = (char)(digit < 10 ? '0' + digit : (c->letter == 'X' ? 'A' : 'a') + digit - 10);
+        digits[--at] = (c->letter == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[digit];
         value /= base;
     } while (value != 0);
     put_padded(sink, c, sign, digits + at, sizeof digits - at);

@@ -1,8 +1,9 @@
 /* Memory of the host: the only place that touches it.
  *
- * Writes are whole aligned words, so that no stale bytes of ours leave with a part of one (Intel-SA-
- * 00615); reads are whole aligned words too (Intel-SA-00657), each read exactly once, for the host
- * may change them at any time. The edges of the enclave are aligned, so no word lies across one. */
+ * Writes are whole aligned words, so that no stale bytes of ours leave with a part of one
+ * (Intel-SA-00615); reads are whole aligned words too (Intel-SA-00657), each read exactly once, for
+ * the host may change them at any time. The edges of the enclave are aligned, so no word lies
+ * across one. */
 #include "internal.h"
 
 static uint64_t enclave_size(void) {

@@ -11,19 +11,19 @@
  *
  * The ABI, for those who write a runner (it is that of Fortanix EDP, FORTANIX-SGX-ABI.md)
  *
- *   ByteBuffer is {u64 address, u64 length} in user memory.
+ *   ByteBuffer is {u64 address, u64 length} in user memory. Registers in, and RSI, RDX out:
  *
- *                          RDI            RSI           RDX      R8            R9    result RSI, RDX
- *   EENTER, main TCS       ByteBuffer[]   how many      0        0             0     (ends by usercall exit)
- *   EENTER, library        number         data or 0     length   *ByteBuffer   0     return value, 0
- *   usercall 1 to 15       as in Fortanix EDP
- *   ocall                  1<<31|number   data or 0     length   *ByteBuffer   0     return value, 0
+ *                     RDI           RSI           RDX       R8            R9   out
+ *   EENTER, main      ByteBuffer[]  how many      0         0             0    (usercall exit)
+ *   EENTER, library   number        data or 0     length    *ByteBuffer   0    return value, 0
+ *   usercall 1 to 15  as in Fortanix EDP
+ *   ocall             1<<31|number  data or 0     length    *ByteBuffer   0    return value, 0
  *
- *   The ByteBuffer that R8 points to holds {0, 0}, and the callee puts its reply there, or leaves it.
- *   Of a call, the enclave got that memory by usercall alloc(length rounded up to 8, 8), and the host
- *   releases it. Of an ocall, the host allocated it, and the enclave releases it by usercall
- *   free(address, length, 1). Return values are those of the author's function, 32 bits, with the
- *   sign extended to 64.
+ *   The ByteBuffer that R8 points to holds {0, 0}, and the callee puts its reply there, or leaves
+ *   it. Of a call, the enclave got that memory by usercall alloc(length rounded up to 8, 8), and
+ *   the host releases it. Of an ocall, the host allocated it, and the enclave releases it by
+ *   usercall free(address, length, 1). Return values are those of the author's function, 32 bits,
+ *   with the sign extended to 64.
  */
 #ifndef BROCH_SGX_H
 #define BROCH_SGX_H
@@ -41,8 +41,9 @@
 int main(int argc, char **argv);
 
 /* A library enclave (--library). Called for each call(number, data), by several threads at once if
- * the enclave has several. data is a copy in the enclave, 8-byte aligned, and gone after the return;
- * it is NULL if size is 0. The return value reaches the caller, and so does broch_reply's. */
+ * the enclave has several. data is a copy in the enclave, 16-byte aligned, and gone after the
+ * return; it is NULL if size is 0. The return value reaches the caller, and so does what broch_reply
+ * was given. */
 int32_t broch_call(uint32_t number, const void *data, size_t size);
 
 /* What this call returns besides its number, copied out at once; the last one holds. Only in
@@ -50,8 +51,9 @@ int32_t broch_call(uint32_t number, const void *data, size_t size);
 void broch_reply(const void *data, size_t size);
 
 
-/* Text. printf knows d i u x X c s p %, with flags - and 0, a width, a precision for s, and sizes hh h l ll z;
- * an unknown conversion ends the enclave, and %n is not known. Output is lost if the host loses it. */
+/* Text. printf knows d i u x X c s p %, with flags - and 0, a width, a precision for s, and sizes
+ * hh h l ll z; an unknown conversion ends the enclave, and %n is not known. Output is lost if the
+ * host loses it. */
 void broch_print(const char *text);
 int printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int snprintf(char *out, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
@@ -118,9 +120,9 @@ void broch_report(const void *target, const uint8_t data[BROCH_REPORT_DATA_SIZE]
                   uint8_t out[BROCH_REPORT_SIZE]);
 void broch_targetinfo(uint8_t out[BROCH_TARGETINFO_SIZE]); /* our own, to be given to others */
 
-/* A DCAP quote of a report with this data, for anyone to verify: how many bytes it has, or a negative
- * error, -EDP_INVALID_DATA if there is no room. The host makes it (broch run does), and may refuse
- * to; it need not be believed, for who verifies the quote sees whether it is one. */
+/* A DCAP quote of a report with this data, for anyone to verify: how many bytes it has, or a
+ * negative error, -EDP_INVALID_DATA if there is no room. The host makes it (broch run does), and
+ * may refuse to; it need not be believed, for who verifies the quote sees whether it is one. */
 #define BROCH_QUOTE_ROOM 16384 /* enough for a quote with its certificates */
 int64_t broch_quote(const uint8_t data[BROCH_REPORT_DATA_SIZE], void *out, size_t room);
 
