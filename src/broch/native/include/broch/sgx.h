@@ -42,8 +42,8 @@ int main(int argc, char **argv);
 
 /* A library enclave (--library). Called for each call(number, data), by several threads at once if
  * the enclave has several. data is a copy in the enclave, 16-byte aligned, and gone after the
- * return; it is NULL if size is 0. The return value reaches the caller, and so does what broch_reply
- * was given. */
+ * return; it is NULL if size is 0. The return value reaches the caller, and so does what
+ * broch_reply was given. */
 int32_t broch_call(uint32_t number, const void *data, size_t size);
 
 /* What this call returns besides its number, copied out at once; the last one holds. Only in
