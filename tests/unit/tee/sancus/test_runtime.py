@@ -331,6 +331,37 @@ def test_registers_are_cleared_on_every_way_out(joined: Running) -> None:
     assert not any(at_exit(broken, Function.ENTRY)[1:14])
 
 
+@pytest.mark.parametrize("part", range(24))
+def test_an_interrupt_that_cannot_be_masked_learns_nothing(part: int) -> None:
+    """At some moment of a call: registers are cleared, and the module is done for, or untouched."""
+    led = ready().copy()
+    board, begin = led.board, led.board.cpu.cycles
+    event = sealed(KEY, {"on": True, "level": 0x5AC3})
+    seen: list[list[int]] = []
+    trap = board.cpu.extensions[0x13F0]
+
+    def look(cpu: Any) -> None:
+        seen.append(list(cpu.registers))
+        trap(cpu)
+
+    def interrupt(instruction: Any, cpu: Any) -> None:
+        if cpu.cycles - begin >= 27_000 * part // 24:
+            cpu.trace = None
+            cpu.request(14)
+
+    board.cpu.extensions[0x13F0] = look
+    board.cpu.trace = interrupt
+    outcome = led.enter(Function.INPUT, event)
+    assert (outcome.fault != "") == (seen[0][0] != memory.EXIT + 2)
+    assert not any(seen[0][1:14]), "nothing is left in registers"
+    visible = bytes(board.cpu.bus.memory[0x0200 : memory.SECRET.start])
+    assert not any(secret in visible for secret in (KEY, OTHER_KEY, led.key, b"\xc3\x5a"))
+    board.cpu.trace = None
+    after = led.enter(Function.INPUT, sealed(KEY, {"on": False, "level": 1}, counter=2)).status
+    assert after in (0, 255)
+    assert after == 255 or not is_lit(led)
+
+
 def test_the_module_has_a_stack_of_its_own(joined: Running) -> None:
     seen: set[int] = set()
     secret = joined.file.module.layout.secret
