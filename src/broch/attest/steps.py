@@ -39,7 +39,7 @@ STEPS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("chain", "(2) ARK, ASK or ASVK, VCEK or VLEK: each in its role, valid now, root pinned"),
         ("crl", "(2) the root's revocation list"),
         ("key_kind", "(3) the report names the kind of key that the certificate is for"),
-        ("product", "(4) CPUID is of the product line that the key is certified for"),
+        ("cpuid", "(4) CPUID is of the product line that the key is certified for"),
         ("signature", "(5) of the report"),
         ("reported_tcb", "(6) the key is that of the reported TCB"),
         ("chip_id", "(7) the key is that of this chip"),
@@ -112,7 +112,7 @@ def _not_made(claims: Claims, rule: str) -> str | None:
         return "the key is a provider's (VLEK), of no one chip"
     if rule == "chip_id" and details.get("masked"):
         return "the host has masked the chip's identity"
-    if rule == "product" and details.get("report_version") == "2":
+    if rule == "cpuid" and details.get("report_version") == "2":
         return "reports of version 2 do not say"
     return None
 

@@ -28,8 +28,10 @@ _GENUINE, _KNOWN_HOLES, _BAD_HARDWARE, _UNKNOWN_HARDWARE = 2, 32, 96, 97
 _ENCRYPTED, _ISOLATED, _VISIBLE = 2, 32, 96  # run-time memory
 _ENCRYPTING: Final = frozenset({"sgx", "tdx", "snp", "cca"})
 _HAS_MEMORY: Final = frozenset({"nitro", "trustzone", "keystone", "sancus"})
-_CODE_RULES: Final = ("measurement", "signer", "product", "version", "firmware")
-_REGISTER_RULES: Final = ("rtmr", "pcr", "rem", "mr_seam", "host_data")
+_KNOWN_BY: Final = frozenset({"measurement", "signer", "firmware"})
+_CODE_RULES: Final = _KNOWN_BY | {"kind", "product", "version"}
+_REGISTERS: Final = ("rtmr", "pcr", "rem")  # prefixes: what was loaded after the first code
+_BESIDES: Final = ("mr_seam", "host_data")
 _CONFIGURATION_RULES: Final = (
     "attributes",
     "sept_ve_disable",
@@ -131,10 +133,11 @@ def _configuration(claims: Claims, failed: set[str]) -> int:
 
 
 def _executables(failed: set[str], outcomes: dict[str, Outcome]) -> int:
-    if _any(failed, (*_CODE_RULES, *_REGISTER_RULES, "kind")):
+    if failed & _CODE_RULES or _any(failed, (*_REGISTERS, *_BESIDES)):
         return _CODE_UNRECOGNIZED
     good = {rule for rule, outcome in outcomes.items() if outcome is Outcome.PASSED}
-    return _CODE_APPROVED if _any(good, (*_CODE_RULES, *_REGISTER_RULES)) else _CODE_UNRECOGNIZED
+    known = good & _KNOWN_BY or _any(good, _REGISTERS)
+    return _CODE_APPROVED if known else _CODE_UNRECOGNIZED
 
 
 def _hardware(claims: Claims, failed: set[str]) -> int:

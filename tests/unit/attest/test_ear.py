@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from tests.pki import NOW
 from tests.unit.attest import support
-from tests.unit.attest.support import CASES
+from tests.unit.attest.support import CASES, failures
 
 from broch.attest import ear
 from broch.attest.ear import PROFILE, VERAISON, Dialect, Ear, Form
@@ -332,6 +332,24 @@ def test_code_that_is_not_known() -> None:
     other = replace(case.reference, measurements=frozenset({b"?" * 32}))
     assert component(case, "executables", reference=other) == 33
     anything = replace(case.reference, measurements=frozenset(), allow_any_measurement=True)
+    assert component(case, "executables", reference=anything) == 33
+
+
+@pytest.mark.parametrize("tee", sorted(CASES))
+def test_code_is_known_only_by_what_names_it(tee: str) -> None:
+    """Neither a product line, nor a version, nor a check of the evidence itself names code."""
+    case = CASES[tee]()
+    assert component(case, "executables") == 3
+    changes: dict[str, Any] = {"measurements": frozenset(), "allow_any_measurement": True}
+    for name, value in (
+        ("firmware", frozenset()),
+        ("allow_any_firmware", True),
+        ("min_version", 1 if tee == "sgx" else 0),
+    ):
+        if hasattr(case.reference, name):
+            changes[name] = value
+    anything = replace(case.reference, **changes)
+    assert not failures(case.examine(case.policy(reference=anything)))
     assert component(case, "executables", reference=anything) == 33
 
 
