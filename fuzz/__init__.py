@@ -8,5 +8,6 @@ NAMES: Final = (  # of fuzz.targets.TARGETS
     *(f"evidence_{tee}" for tee in _VERIFIED),
     *(f"collateral_{tee}" for tee in _VERIFIED if tee != "nitro"),
     "endorsement_readers",
+    *("bundle", "cmw", "published", "attested_tls"),
     *("any_evidence", "policy", "request", "result", "next_tcb_info"),
 )

@@ -37,7 +37,7 @@ from broch.tee.sgx import TEE, append, info, measuring, sdk_image, sgxs, signing
 from broch.tee.sgx.convert import Options, convert
 from broch.tee.sgx.sigstruct import Sigstruct
 from broch.tee.sgx.sigstruct_view import as_text, as_toml, view
-from fuzz import appraisal, evidence
+from fuzz import appraisal, carried, evidence
 
 _ITEMS: Final = 200  # of what an iterator yields: a small file may ask for a large enclave
 _PART: Final = append.Part(flags=sgxs.PT_REG | sgxs.R, measured=True, data=b"config" * 99)
@@ -167,5 +167,6 @@ TARGETS: Final = {
     "sigstruct": Target(_sigstruct, _signatures),
     "pem": Target(_pem, _pems),
     **{name: Target(*pair) for name, pair in evidence.PAIRS.items()},
+    **{name: Target(*pair) for name, pair in carried.PAIRS.items()},
     **{name: Target(*pair) for name, pair in appraisal.PAIRS.items()},
 }

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_HEADER: Final = 32 * 1024  # bytes of one value; issuer chains have 2 to 6 KiB
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
+_TOO_MANY: Final = 429
+_SPACING: Final = 10.0  # seconds; AMD's KDS gives one key in so many, and may not say so
 _CHUNK: Final = 16 * 1024
 
 
@@ -182,9 +184,10 @@ class Http:
         status = response.status_code
         problem = f"the service answers {status} {response.reason_phrase}".rstrip()
         if status in _AGAIN:
-            return _Failed(
-                problem=problem, wait=retry_after(response.headers.get("retry-after"), self._now())
-            )
+            wait = retry_after(response.headers.get("retry-after"), self._now())
+            if wait is None and status == _TOO_MANY:
+                wait = _SPACING
+            return _Failed(problem=problem, wait=wait)
         if 300 <= status < 400:
             raise UndecidedError(f"{problem}, and points elsewhere", place=url, hint=_REDIRECT)
         hint = _NOT_THERE if status in (404, 410) else "compare the URL with the service's manual"

@@ -75,6 +75,14 @@ def test_a_service_is_left_alone_as_long_as_it_asks(
     assert str(status) in clock.said[0]
 
 
+def test_a_rate_limit_that_says_nothing_is_given_ten_seconds(
+    service: Publisher, clock: Clock
+) -> None:
+    service.faults.extend([Answer(status=429), Answer(status=429, headers={"Retry-After": "x"})])
+    assert clock.client().get(service.base, max_body=4).body == b"fine"
+    assert clock.slept == [10.0, 10.0]
+
+
 def test_a_service_that_asks_for_too_much_is_not_waited_for(
     service: Publisher, clock: Clock
 ) -> None:
