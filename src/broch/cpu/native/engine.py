@@ -5,13 +5,15 @@ ENCLU, which is an illegal instruction to a CPU without SGX, and a fault outside
 with it. Between stops the code has the CPU to itself.
 """
 
+import errno
+import os
 import signal
 from collections.abc import Sequence
 from typing import Final
 
 from broch.cpu.native import ptrace
 from broch.cpu.native.process import TracedProcess
-from broch.cpu.x86_64 import Region, Registers, Stop, StopKind
+from broch.cpu.x86_64 import EXECUTE, PAGE, READ, Memory, Region, Registers, Stop, StopKind
 from broch.errors import InternalError, UndecidedError
 
 _SYSCALL: Final = signal.SIGTRAP | 0x80
@@ -24,6 +26,8 @@ _KINDS: Final = {
     signal.SIGBUS: StopKind.BUS,
 }
 _NO_SYSCALL: Final = 2**64 - 1
+_SYSCALL_CODE: Final = b"\x0f\x05"
+_PROBE_AT: Final = 1 << 44
 _STOPPED: Final = 0x7F  # low byte of such a status
 
 
@@ -120,3 +124,26 @@ class NativeEngine:
         if self._is_open:
             self._is_open = False
             self._process.kill()
+
+
+def probe() -> None:
+    """Try it: a system call that stops its thread instead of being made.
+
+    Raises:
+        OSError: this machine does not do that, or not for us.
+    """
+    memory = Memory(PAGE)
+    memory.view[: len(_SYSCALL_CODE)] = _SYSCALL_CODE
+    region = Region(address=_PROBE_AT, size=PAGE, rights=READ | EXECUTE, memory=memory, offset=0)
+    process = TracedProcess([region], 1, forbid_tsc=False)
+    try:
+        thread = process.threads[0]
+        tracee = ptrace.Tracee(thread)
+        tracee.registers.rip, tracee.registers.orig_rax = _PROBE_AT, _NO_SYSCALL
+        ptrace.set_registers(thread, tracee.registers)
+        ptrace.request(ptrace.PTRACE_SYSEMU, thread)
+        if process.waiter.one(thread) != (thread, _SYSCALL << 8 | _STOPPED):
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    finally:
+        process.kill()
+        memory.close()

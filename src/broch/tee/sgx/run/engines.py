@@ -29,14 +29,11 @@ def choose(wanted: str | None = None, *, sgx2: bool = False) -> Maker:
         return _unicorn(sgx2)
     from broch.cpu import native
 
-    if wanted == "native":
-        problem = native.unfit()
-        if problem is not None:
-            raise UndecidedError(f"the native engine is not to be had: {problem}", hint=_OTHER_HINT)
-        return _native(sgx2)
     problem = native.missing()
     if problem is None:
         return _native(sgx2)
+    if wanted == "native":
+        raise UndecidedError(f"the native engine is not to be had: {problem}", hint=_OTHER_HINT)
     try:
         return _unicorn(sgx2)
     except UndecidedError as exc:
