@@ -130,11 +130,11 @@ def _identity(claims: Claims, reference: Reference) -> Iterator[Check]:
     if reference.measurements:
         found = claims.measurement
         yield one_of("measurement", "measurement", found, reference.measurements, hint=_OTHER_CODE)
-    elif reference.allow_any_measurement or reference.signers:
-        who = "by its signer" if reference.signers else "by nothing: allow_any_measurement"
-        yield skipped("measurement", f"the policy knows the code {who}")
+    elif named_by := reference.named_by():
+        yield skipped("measurement", f"the policy knows the code by {named_by}")
     else:
-        yield from _without_measurement(reference)
+        why = "the policy does not say which code is accepted"
+        yield failed("measurement", why, "add the measurement of the code that you trust")
     yield from _signer(claims, reference)
     if reference.product_ids:
         wanted = ", ".join(map(str, sorted(reference.product_ids)))
@@ -147,16 +147,6 @@ def _identity(claims: Claims, reference: Reference) -> Iterator[Check]:
         good = claims.version >= reference.min_version
         hint = "update the enclave: older versions are no longer accepted"
         yield passed("version", why) if good else failed("version", why, hint)
-
-
-def _without_measurement(reference: Reference) -> Iterator[Check]:
-    """Some hardware has several registers or pieces of firmware instead of one measurement."""
-    others = [name for name in ("firmware", "pcrs") if getattr(reference, name, None)]
-    if others:
-        yield skipped("measurement", f"the policy knows the code by {others[0]}")
-    else:
-        why = "the policy does not say which code is accepted"
-        yield failed("measurement", why, "add the measurement of the code that you trust")
 
 
 def _signer(claims: Claims, reference: Reference) -> Iterator[Check]:

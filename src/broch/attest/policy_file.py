@@ -4,13 +4,13 @@ Beyond the types of single keys these rules hold, so that a short policy is neve
 
 1. at least one kind of hardware has a table; 2. every table says which code it accepts:
 ``measurements``, or ``signers``, or registers or ``firmware`` where the hardware has those, or
-``allow_any_measurement = true``; 3. SGX signers come with ``product_ids`` and ``min_version``;
-4. SNP product lines are named, each with a minimum TCB, or ``allow_any_tcb = true``; 5. no policy
-can accept Revoked or a platform that nobody has rated.
+``allow_any_measurement = true``; 3. SGX signers come with ``product_ids`` and ``min_version``, SNP
+signers with ``min_version``; 4. SNP product lines are named, each with a minimum TCB, or
+``allow_any_tcb = true``; 5. no policy can accept Revoked or a platform that nobody has rated.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -150,11 +150,12 @@ def _reference(tee: str, table: Table) -> Reference:
     make = _MAKERS.get(tee, _plain)
     reference = make(table, common)
     table.close()
-    known = _identifies(reference)
-    if not known:
+    if not reference.measurements and not reference.named_by():
         names = [name for name in _IDENTIFYING if hasattr(reference, name)]
         if not signer_sizes:
             names.remove("signers")
+        if isinstance(reference, CcaReference):
+            names.remove("firmware")
         problem = f"{table} does not say which code it accepts"
         hint = f"add {' or '.join(names)}"
         table.problems.add(table.keys, problem, hint=hint, missing_in=table.keys)
@@ -162,12 +163,6 @@ def _reference(tee: str, table: Table) -> Reference:
 
 
 _IDENTIFYING: Final = ("measurements", "signers", "firmware", "pcrs")
-
-
-def _identifies(reference: Reference) -> bool:
-    return reference.allow_any_measurement or any(
-        getattr(reference, name, None) for name in _IDENTIFYING
-    )
 
 
 def _hexes(table: Table, key: str, sizes: tuple[int, ...]) -> frozenset[bytes]:
@@ -230,18 +225,20 @@ def _sgx(table: Table, common: dict[str, Any]) -> Reference:
         min_version=table.integer("min_version", 0, 0, 2**16 - 1),
         **_intel(table, tuple(SGX_POWERS)),
     )
-    if reference.signers and not reference.measurements:
-        # A signer alone stands for all that he ever signed, the oldest and worst too.
-        for name, is_there in (
-            ("product_ids", bool(reference.product_ids)),
-            ("min_version", has_version),
-        ):
-            if not is_there:
-                problem = f"{table} knows the code by its signer, and has no {name}"
-                example = "[0]" if name == "product_ids" else "1"
-                hint = f"add {name} = {example}"
-                table.problems.add(table.keys, problem, hint=hint, missing_in=table.keys)
+    wanted = (("product_ids", bool(reference.product_ids)), ("min_version", has_version))
+    _check_signed(table, reference, wanted)
     return reference
+
+
+def _check_signed(table: Table, reference: Reference, wanted: Iterable[tuple[str, bool]]) -> None:
+    """A signer alone stands for all that he ever signed, the oldest and worst too."""
+    if not reference.signers or reference.measurements:
+        return
+    for name, is_there in wanted:
+        if not is_there:
+            problem = f"{table} knows the code by its signer, and has no {name}"
+            hint = f"add {name} = {'[0]' if name == 'product_ids' else '1'}"
+            table.problems.add(table.keys, problem, hint=hint, missing_in=table.keys)
 
 
 def _tdx(table: Table, common: dict[str, Any]) -> Reference:
@@ -276,7 +273,8 @@ def _snp(table: Table, common: dict[str, Any]) -> Reference:
             hint = f"add [snp.min_tcb.{product}]"
             table.problems.add(table.keys, problem, hint=hint, missing_in=table.keys)
     vmpls = table.integers("vmpls", 0, 3) if table.has("vmpls") else (0,)
-    return SnpReference(
+    has_version = table.has("min_version")
+    reference = SnpReference(
         **common,
         products=products,
         min_tcb=minimum,
@@ -289,6 +287,8 @@ def _snp(table: Table, common: dict[str, Any]) -> Reference:
         allow_migration_agent=table.flag("allow_migration_agent"),
         forbid_smt=table.flag("forbid_smt"),
     )
+    _check_signed(table, reference, [("min_version", has_version)])
+    return reference
 
 
 def _min_tcb(table: Table) -> Mapping[Product, Tcb]:
@@ -327,10 +327,6 @@ def _cca(table: Table, common: dict[str, Any]) -> Reference:
         allow_any_firmware=table.flag("allow_any_firmware"),
         rems=_registers(table.table("rems"), _HASHES, 3),
     )
-    if not reference.measurements and not reference.allow_any_measurement:
-        problem = f"{table} does not say which realms it accepts"
-        hint = "add measurements"
-        table.problems.add(table.keys, problem, hint=hint, missing_in=table.keys)
     if not reference.firmware and not reference.allow_any_firmware:
         problem = f"{table} does not say which platform firmware it accepts"
         table.problems.add(table.keys, problem, hint="add firmware", missing_in=table.keys)

@@ -25,6 +25,12 @@ class Reference:
     min_version: int = 0  # SGX ISVSVN, SNP guest SVN
     allow_any_measurement: bool = False
 
+    def named_by(self) -> str:
+        """What says which code is accepted besides measurements; empty if nothing does."""
+        if self.signers:
+            return "its signer"
+        return "nothing: allow_any_measurement" if self.allow_any_measurement else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntelReference(Reference):
@@ -71,6 +77,12 @@ class NitroReference(Reference):
 
     pcrs: Registers = field(default_factory=lambda: _NONE)
 
+    def named_by(self) -> str:
+        """See :meth:`Reference.named_by`."""
+        # Image, kernel, application, who signed the image; others are of the instance.
+        code = self.pcrs.keys() & {0, 1, 2, 8}
+        return Reference.named_by(self) or ("its registers" if code else "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirmwareReference(Reference):
@@ -87,6 +99,10 @@ class PsaReference(FirmwareReference):
     allow_mac: bool = False  # tokens under a key that every verifier can forge with
     client_ids: frozenset[int] = frozenset()
 
+    def named_by(self) -> str:
+        """See :meth:`Reference.named_by`."""
+        return Reference.named_by(self) or ("its firmware" if self.firmware else "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CcaReference(FirmwareReference):
@@ -102,6 +118,10 @@ class TpmReference(Reference):
     pcrs: Mapping[str, Registers] = field(default_factory=lambda: MappingProxyType({}))  # by bank
     allow_unproved_key: bool = False  # a key whose TPM attributes nobody has shown
     allow_unsafe_clock: bool = False
+
+    def named_by(self) -> str:
+        """See :meth:`Reference.named_by`."""
+        return Reference.named_by(self) or ("its registers" if self.pcrs else "")
 
 
 REFERENCES: Final[Mapping[str, type[Reference]]] = MappingProxyType(

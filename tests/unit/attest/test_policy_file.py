@@ -218,7 +218,7 @@ def test_the_shortest_policy_is_strict() -> None:
         ("[psa]", 1, "does not say which code", "add measurements or firmware"),
         ("[keystone]", 1, "[keystone] does not say which code", "add measurements"),
         (f'[cca]\nmeasurements = ["{A32}"]', 1, "platform firmware", "add firmware"),
-        (f'[cca]\nfirmware = ["{A32}"]', 1, "which realms", "add measurements"),
+        (f'[cca]\nfirmware = ["{A32}"]', 1, "[cca] does not say which code", "add measurements"),
         (
             f'[sgx]\nsigners = ["{A32}"]\nmin_version = 0',
             1,
@@ -239,6 +239,13 @@ def test_the_shortest_policy_is_strict() -> None:
             "missing key 'boot_loader'",
             "add boot_loader",
         ),
+        (
+            f'[snp]\nsigners = ["{A48}"]\nproducts = ["Milan"]\nallow_any_tcb = true',
+            1,
+            "knows the code by its signer, and has no min_version",
+            "add min_version = 1",
+        ),
+        (f'[nitro]\npcrs = {{ 3 = ["{A48}"] }}', 1, "does not say which code", "measurements"),
         ('accept_tcb = ["Revoked"]', 1, "'Revoked', which no policy can accept", "known: "),
         ('accept_tcb = ["NotSupported"]', 1, "which no policy can accept", "known: "),
         ('accept_tcb = ["OutofDate"]', 1, "no TCB status", "did you mean 'OutOfDate'?"),

@@ -55,6 +55,25 @@ def test_a_reference_that_names_no_code_accepts_none(tee: str) -> None:
     assert "measurement" in failures(case.examine(case.policy(reference=empty)))
 
 
+@pytest.mark.parametrize(
+    ("tee", "changes", "known"),
+    [
+        ("cca", {"firmware": frozenset({b"m" * 32})}, False),  # the platform's, not the realm's
+        ("psa", {"firmware": frozenset({b"m" * 32})}, True),
+        ("nitro", {"pcrs": {2: frozenset({b"\3" * 48})}}, True),
+        ("nitro", {"pcrs": {4: frozenset({b"\5" * 48})}}, False),  # which instance
+        ("tdx", {"rtmrs": {1: frozenset({b"1" * 48})}}, False),
+        ("tpm", {"pcrs": {"sha256": {0: frozenset({b"\1" * 32})}}}, True),
+    ],
+)
+def test_what_names_code_without_a_measurement(
+    tee: str, changes: dict[str, Any], known: bool
+) -> None:
+    case = CASES[tee]()
+    result = case.examine(case.policy(reference=type(case.reference)(**changes)))
+    assert failures(result) == ([] if known else ["measurement"])
+
+
 @pytest.mark.parametrize("tee", sorted(CASES))
 def test_the_nonce(tee: str) -> None:
     case = CASES[tee]()
