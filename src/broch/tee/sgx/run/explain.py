@@ -22,6 +22,7 @@ _FORBIDDEN: Final = {
     b"\x0f\x01\xf9": "RDTSCP",
     b"\x0f\x0b": "UD2",
 }
+_MEMORY: Final = (StopKind.FAULT, StopKind.BUS)
 _TSC: Final = ("RDTSC", "RDTSCP")
 _TSC_HINT: Final = "CPUs with SGX2 allow it: broch run --sgx2"
 _ASK_HINT: Final = "an enclave asks its host for what it may not do itself, by a usercall"
@@ -54,8 +55,9 @@ def fault(enclave: LoadedEnclave, engine: Engine, stop: Stop) -> EnclaveFaultErr
     """What a thread did that ends its enclave."""
     registers = engine.registers(stop.thread)
     where = _where(enclave, registers.rip)
+    address = engine.fault_address(stop.thread) if stop.kind in _MEMORY else None
     forbidden = _forbidden(enclave, stop, registers.rip)
-    if forbidden is not None:
+    if forbidden is not None and address is None:  # else it was not even read as an instruction
         return _illegal(forbidden, where)
     if stop.kind is StopKind.ILLEGAL:
         return EnclaveFaultError(f"#UD: illegal instruction at {where}", hint=_cpu_hint())
@@ -65,7 +67,6 @@ def fault(enclave: LoadedEnclave, engine: Engine, stop: Stop) -> EnclaveFaultErr
         return EnclaveFaultError(f"#BP: breakpoint at {where}")
     if stop.kind is StopKind.HALT:
         return EnclaveFaultError(f"#GP: instruction of operating systems at {where}")
-    address = engine.fault_address(stop.thread)
     return _memory(enclave, stop, address, registers.rip, registers.rsp)
 
 

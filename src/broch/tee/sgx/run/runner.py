@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from broch.cpu.x86_64 import Engine, Region, Registers, Stop, StopKind
+from broch.cpu.x86_64 import EXECUTE, Engine, Region, Registers, Stop, StopKind
 from broch.tee.sgx.device import SgxDevice
 from broch.tee.sgx.faults import SgxFaultError
 from broch.tee.sgx.run import abi, explain, leaves
@@ -43,7 +43,7 @@ RETURN: Final = 0x10_0000  # where EEXIT is to go: an address of the host, where
 _ARGV0: Final = b"enclave"
 _ENCLU: Final = leaves.INSTRUCTION
 _EEXIT: Final = int(Leaf.EEXIT)
-_FAULT: Final = StopKind.FAULT
+_ILLEGAL: Final = StopKind.ILLEGAL
 _CSSA: Final = 0  # SSA frames in use
 _RFLAGS: Final = 0x202  # interrupts enabled, all else clear
 _NO_SYSCALL: Final = 2**64 - 1
@@ -271,7 +271,11 @@ class Runner:
             thread.registers, _ENTRY_OFFSET
         )
         at = rip - self.enclave.base
-        if kind > _FAULT or self.enclave.memory.view[at : at + 3] != _ENCLU:
+        if (
+            at < 0
+            or self.enclave.memory.view[at : at + 3] != _ENCLU
+            or not (kind is _ILLEGAL or self._is_refused_enclu(kind, rip))
+        ):
             raise explain.fault(self.enclave, self.engine, stop)
         if rax & 0xFFFFFFFF != _EEXIT:
             self._leaf(index, rax & 0xFFFFFFFF)
@@ -281,6 +285,10 @@ class Runner:
             self._usercall(Call(index, rdi, rsi, rdx, r8, r9))
         else:
             self._returned(index, (rsi, rdx))
+
+    def _is_refused_enclu(self, kind: StopKind, rip: int) -> bool:
+        """Whether a CPU that has SGX stopped at ENCLU, which to it is outside an enclave (#GP)."""
+        return kind is StopKind.FAULT and bool(self.enclave.rights(rip, len(_ENCLU)) & EXECUTE)
 
     def _leaf(self, index: int, leaf: int) -> None:
         registers = self.engine.registers(index)

@@ -118,7 +118,11 @@ int main(int argc, char **argv) {
     else if (is(what, "outside")) *(volatile int *)0x12345678 = 1;
     else if (is(what, "constant")) *(volatile char *)constant = 1;
     else if (is(what, "jump")) ((void (*)(void))0x300000000000)();
-    else if (is(what, "divide")) __asm__ volatile("div %0" :: "r"(zero), "a"(1), "d"(0));
+    else if (is(what, "data")) {
+        static uint8_t code[4] = {0x0f, 0x01, 0xd7};
+        code[3] = (uint8_t)argc;
+        __asm__ volatile("jmp *%2" ::"a"(4), "b"(0x100000), "r"(code), "D"(10), "S"(0));
+    } else if (is(what, "divide")) __asm__ volatile("div %0" :: "r"(zero), "a"(1), "d"(0));
     else if (is(what, "ud2")) __builtin_trap();
     else if (is(what, "int3")) __asm__ volatile("int3");
     else if (is(what, "syscall")) __asm__ volatile("syscall" :: "a"(231), "D"(0) : "rcx", "r11");

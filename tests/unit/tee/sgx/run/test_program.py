@@ -81,6 +81,7 @@ FAULTS = [
     ("outside", "access to 0x12345678", ""),
     ("constant", "the enclave's page there is r--", ""),
     ("jump", "cannot be executed", ""),
+    ("data", "cannot be executed: the enclave's page there is rw-", ""),
     ("divide", "division by zero", ""),
     ("ud2", "#UD: UD2", "aborted itself"),
     ("int3", "#BP: breakpoint", ""),
