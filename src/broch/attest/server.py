@@ -16,6 +16,7 @@ refused and untrusted are 403, malformed is 400, undecided 503.
 import asyncio
 import base64
 import binascii
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,14 @@ from broch.attest import formats
 from broch.attest.endorsements import items as known_items
 from broch.attest.policy import Policy
 from broch.attest.result import Result, Source, Status, examine
-from broch.errors import BrochError, DecodeError, MalformedError, UndecidedError, UsageError
+from broch.errors import (
+    BrochError,
+    DecodeError,
+    MalformedError,
+    UndecidedError,
+    UntrustedError,
+    UsageError,
+)
 from broch.tee.cache import VerificationCache
 from broch.tee.contract import Endorsements
 from broch.tee.dcap import tcb
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+_LOG: Final = logging.getLogger("broch.verifier")
 MAX_BODY: Final = 1024 * 1024  # bytes
 MAX_WAIT: Final = 10.0  # seconds until a request has come whole
 _HTTP: Final = {
@@ -88,14 +97,28 @@ def answer(settings: Settings, asked: Asked) -> tuple[int, dict[str, Any]]:
     at = settings.clock()
 
     def source(tee: str, data: bytes) -> Endorsements:
-        try:
-            found = settings.source(tee, data)
-        except UsageError as exc:  # the operator's folder is not as it was: not the client's doing
-            raise UndecidedError(f"the server's endorsements cannot be read: {exc}") from None
+        found = _operators(settings.source, tee, data)
         return replace(found, cache=settings.cache)
 
     result = examine(asked.evidence, source, settings.policy, at=at, nonce=asked.nonce)
     return _HTTP[result.status], {**result.to_dict(), "ear": _ear(result, settings)}
+
+
+def _operators(source: Source, tee: str, data: bytes) -> Endorsements:
+    """What the operator has. That it cannot be read is not the client's doing, nor his to know of.
+
+    Raises:
+        UndecidedError: it cannot be used.
+    """
+    try:
+        return source(tee, data)
+    except MalformedError as exc:
+        _LOG.error("endorsements: %s", exc)
+        # If it is the evidence that is malformed, its verifier says so.
+        return Endorsements(anchors=())
+    except (UsageError, UntrustedError) as exc:
+        _LOG.error("endorsements: %s", exc)
+        raise UndecidedError("the server's endorsements cannot be used") from None
 
 
 def _ear(result: Result, settings: Settings) -> str | None:

@@ -17,7 +17,7 @@ from tests.unit.attest.support import CASES, Case
 from broch.attest import ear, server
 from broch.attest.result import Result
 from broch.attest.server import MAX_BODY, Settings, application
-from broch.errors import UsageError
+from broch.errors import BrochError, MalformedError, UntrustedError, UsageError
 from broch.tee.contract import Endorsements
 
 KEY: Final = ec.derive_private_key(31, ec.SECP256R1())
@@ -242,15 +242,24 @@ def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     assert post(settings(support.sgx()), slow()).status_code == 408
 
 
-def test_the_operators_folder_is_gone() -> None:
-    """That is no mistake of the client's, and nothing is accepted."""
+@pytest.mark.parametrize("kind", [UsageError, UntrustedError, MalformedError])
+def test_the_operators_folder_is_bad(
+    kind: type[BrochError], caplog: pytest.LogCaptureFixture
+) -> None:
+    """That is no mistake of the client's; he is told no path, and nothing is accepted."""
     case = support.sgx()
 
-    def gone(tee: str, data: bytes) -> Endorsements:
-        raise UsageError("cannot be read")
+    def bad(tee: str, data: bytes) -> Endorsements:
+        raise kind("cannot be read", place="/etc/verifier/keys/secret")
 
-    reply = ask(case, settings(case, source=gone))
-    assert reply.status_code == 503
+    reply = ask(case, settings(case, source=bad))
+    assert (reply.status_code, reply.json()["status"]) == (503, "undecided")
+    assert "/etc/verifier" not in reply.text
+    assert "/etc/verifier/keys/secret: cannot be read" in caplog.text
+    # Evidence that is malformed is malformed, whatever the folder is.
+    if kind is MalformedError:
+        cut = ask(case, settings(case, source=bad), evidence=b64(case.evidence[:-1]))
+        assert cut.status_code == 400
 
 
 def test_openapi() -> None:
