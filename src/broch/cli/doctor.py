@@ -4,7 +4,6 @@ Needed things decide the exit code: 0 when all are there, 6 when one is missing.
 missing without harm, and real hardware is only needed by nodes whose descriptor says ``native``.
 """
 
-import ctypes
 import os
 import platform
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 from broch.app.home import Home
 from broch.cli import doctor_hardware, output
 from broch.cli.table import Table, show
+from broch.cpu import native
 from broch.enclave import sandbox
 from broch.enclave.device_folder import check_private
 from broch.errors import BrochError, UndecidedError, UsageError
@@ -273,17 +273,8 @@ def _ptrace() -> Check:
     return _check(
         "ptrace",
         Need.HELPFUL,
-        _try(_trace_a_child),
-        "of own children",
-        "emulated SGX can run native code",
-        "emulated SGX cannot run native code; Python modules do not need it",
+        native.missing(),
+        "of own children, without their system calls",
+        "enclaves for SGX run at this CPU's speed (broch run)",
+        "broch run takes the unicorn engine, which is slower; Python modules do not need it",
     )
-
-
-def _trace_a_child() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if libc.ptrace(0, 0, None, None) == 0 else 1)  # PTRACE_TRACEME
-    if os.waitpid(child, 0)[1] != 0:
-        raise OSError("not allowed")
