@@ -363,6 +363,14 @@ def test_nitro_registers() -> None:
     assert failures(case.examine(case.policy(reference=signed))) == ["signer"]
 
 
+def test_fields_without_a_size_of_their_own_are_compared_whole() -> None:
+    case = support.nitro(nonce=b"n" * 20 + b"\0")
+    assert failures(case.examine()) == ["nonce"]
+    assert not failures(case.examine(nonce=b"n" * 20 + b"\0"))
+    theirs = support.module("tpm", "attester")
+    assert failures(support.tpm(extra_data=theirs.NONCE + b"\0").examine()) == ["nonce"]
+
+
 def test_a_nitro_document_without_a_nonce_answers_none() -> None:
     """Its user data is another field, and does not pass for a nonce."""
     case = support.nitro(nonce=None, user_data=b"n" * 20)
