@@ -33,7 +33,15 @@ from broch.tee.sgx.run.runner import Runner
 from broch.tee.sgx.run.usercalls import Ocall, Usercalls
 from broch.tee.sgx.structures import Report
 
-__all__ = ["Enclave", "Program", "Reply", "dummy_key", "endorsements", "open_device"]
+__all__ = [
+    "Enclave",
+    "Program",
+    "Reply",
+    "dummy_key",
+    "endorsements",
+    "find_signature",
+    "open_device",
+]
 
 XCR0: Final = 0x7  # what the emulated CPU saves: x87, SSE, AVX
 _BEGIN: Final = timedelta(days=1)  # certificates of a new device begin so long ago

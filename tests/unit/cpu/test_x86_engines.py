@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from broch.cpu import native
-from broch.cpu.native import stub
+from broch.cpu.native import ptrace, stub
 from broch.cpu.native.engine import NativeEngine
 from broch.cpu.unicorn_x86 import UnicornEngine
 from broch.cpu.x86_64 import EXECUTE, PAGE, READ, WRITE, Engine, Memory, Region, Stop, StopKind
@@ -253,6 +253,15 @@ def test_a_system_call_is_not_made(traced: NativeEngine) -> None:
     assert _alive(traced._leader)
     traced.registers(0).rip = CODE  # and once more, in the same thread
     assert run(traced) == Stop(0, StopKind.SYSCALL)
+
+
+def test_the_filter_ends_the_process_should_a_call_ever_be_made(traced: NativeEngine) -> None:
+    """As if the tracer let a thread go on without stopping its system calls."""
+    traced.registers(0).rax = 39  # getpid
+    ptrace.set_registers(traced._ids[0], traced.registers(0))
+    ptrace.resume(ptrace.PTRACE_CONT, traced._ids[0])
+    with pytest.raises(InternalError, match="killed"):
+        traced.wait()
 
 
 def test_vsyscalls_are_not_made_either(trace: Callable[[bytes], NativeEngine]) -> None:
