@@ -265,6 +265,7 @@ def _make(
     tee, device = _open_device(spec)
     if isinstance(device, Microcontroller):
         zygote.close()  # which ends it: no process is needed
+        os.wait()
         return McuMachine(device, tee.name, agent, panel)
     if panel is not None:
         panel.close()

@@ -18,7 +18,7 @@ What fails gives 0 in r15. A clear zero flag says that the instruction came to i
 always does. Memory is read and written with the rights of the code that asks, but for the text of a
 module that is protected, verified or wiped: for these the hardware looks for itself.
 
-Cycles: those measured on the RTL, 93 a block at 64 bits and 173 at 128 (the reference, section 4);
+Cycles: those measured on the RTL, 93 a block at 64 bits and 173 at 128 (sancus-core b6b53bb3);
 between them nobody measured, and it is taken to be in proportion to the permutation's rounds.
 """
 

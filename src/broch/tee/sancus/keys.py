@@ -1,4 +1,4 @@
-"""The key hierarchy of Sancus: node, vendor, module. The reference, section 5.
+"""The key hierarchy of Sancus: node, vendor, module (Noorman and others, Sancus 2.0, TOPS 2017).
 
     vendor key    mac(node key, vendor id as a little-endian word)
     module key    mac(vendor key, text || layout)

@@ -5,7 +5,7 @@
     unprotected                            enter            -                  r w x
 
 ``enter`` is a jump to the first address of the text, and nothing else. This is what the RTL does
-(the reference, section 5): stricter than the tables of the papers, where text can be read by all.
+(sancus-core b6b53bb3); the tables of the papers are less strict, and let everybody read text.
 Whatever is refused raises the violation interrupt, which cannot be masked.
 
 Interrupts. Inside a module the hardware clears all registers before a handler sees them; what the
