@@ -212,7 +212,8 @@ class _Translator:
 
     def _left_out(self, outcome: Outcome, place: str, text: str) -> str:
         self._note(outcome, place, text)
-        comment = textwrap.wrap(f"{place}: {text}", 98, break_on_hyphens=False)
+        plain = "".join(c if c.isprintable() else "?" for c in f"{place}: {text}")
+        comment = textwrap.wrap(plain, 98, break_on_hyphens=False)
         return "".join(f"# {line}\n" for line in comment)
 
     def _end(self, module: str, port: str | int, kind: PortKind, place: str) -> str:
