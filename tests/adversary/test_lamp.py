@@ -1,6 +1,8 @@
 """Button and lamp on lines that belong to the adversary, and agents that load what they like."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from tests.unit.tee.sancus.c_module import needs_compiler
@@ -12,7 +14,7 @@ from broch.errors import PolicyError, UntrustedError, UsageError
 
 from .lamp import Lamp, LampPlan
 from .wire import Frame, flip
-from .world import Stage
+from .world import Stage, descendants
 
 Change = Callable[[bytes], Iterable[bytes]]
 
@@ -172,6 +174,25 @@ def test_a_module_that_an_agent_altered_is_not_let_in(stage: Stage) -> None:
     error = stage.refusal(LampPlan(name="altered"), lambda wire: setattr(wire, "bend", bend))
     assert isinstance(error, UntrustedError)
     assert "its deployer did not say so" in error.message
+
+
+def test_an_agent_has_no_way_to_the_panel(lamp: Lamp) -> None:
+    """It holds one channel of packets, that to its machine; the panel's is the supervisor's."""
+    agent, machine = (packet_channels(lamp, f"{who}:hall") for who in ("agent", "device"))
+    assert len(agent) == 1
+    assert len(machine) == 2, "the test sees the panel where it is"
+
+
+def packet_channels(lamp: Lamp, name: str) -> set[str]:
+    """The sockets of a process on which packets come, by inode."""
+    (pid,) = (pid for pid, comm in descendants(os.getpid()) if comm == name)
+    table = Path("/proc/net/unix").read_text().splitlines()[1:]
+    packets = {line.split()[6] for line in table if line.split()[4] == "0005"}
+    try:
+        links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    except PermissionError:
+        pytest.skip("only root may look at what an undumpable process holds")
+    return {link[8:-1] for link in links if link.startswith("socket:[")} & packets
 
 
 def test_an_unknown_peripheral_and_an_unowned_pin_are_named(lamp: Lamp) -> None:
