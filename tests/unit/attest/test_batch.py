@@ -1,5 +1,6 @@
 """Batches: the same outcomes in the same order, however many processes work."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -94,6 +95,17 @@ def test_claims_with_all_that_only_tdx_has_travel() -> None:
     expected = VERIFIER.verify(evidence[0], endorsements, at=TDX_NOW)
     with BatchVerifier(VERIFIER, endorsements, processes=2) as batch:
         assert batch.verify(evidence, at=TDX_NOW) == [expected] * COUNT
+
+
+def test_the_garbage_collector_is_as_it_was() -> None:
+    with BatchVerifier(TEE, ENDORSEMENTS, processes=1) as batch:
+        for enabled in (False, True):
+            (gc.enable if enabled else gc.disable)()
+            try:
+                batch.verify(QUOTES[:3], at=NOW)
+                assert gc.isenabled() is enabled
+            finally:
+                gc.enable()
 
 
 def test_wrong_calls() -> None:
