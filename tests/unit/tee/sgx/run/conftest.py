@@ -49,8 +49,13 @@ def scripted(compiler: None) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def trying(compiler: None) -> bytes:
-    return programs.kit(programs.TRYING)
+def trying_elf(compiler: None) -> bytes:
+    return programs.compiled(programs.TRYING)
+
+
+@pytest.fixture(scope="session")
+def trying(trying_elf: bytes) -> bytes:
+    return programs.stream(trying_elf)
 
 
 @pytest.fixture(scope="session")

@@ -173,13 +173,17 @@ int32_t broch_call(uint32_t number, const void *data, size_t size) {
 """
 
 
-def kit(source: str, *, library: bool = False, **options: int | bool) -> bytes:
-    """The stream of a program written for the C kit."""
+def compiled(source: str, *, library: bool = False) -> bytes:
+    """The ELF file of a program written for the C kit."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "program.c"
         path.write_text(source)
-        elf = compiling.compile_and_link([path], library=library)
-    return stream(elf, library=library, **options)
+        return compiling.compile_and_link([path], library=library)
+
+
+def kit(source: str, *, library: bool = False, **options: int | bool) -> bytes:
+    """The stream of a program written for the C kit."""
+    return stream(compiled(source, library=library), library=library, **options)
 
 
 def scripted(**options: int | bool) -> bytes:

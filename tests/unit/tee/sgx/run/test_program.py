@@ -121,16 +121,10 @@ def test_sgx2_allows_rdtsc(start: Start, trying: bytes, engine: str, what: str) 
     start(trying, engine, sgx2=True).run_program([what])
 
 
-@pytest.fixture(scope="module")
-def silent(compiler: None) -> bytes:
-    """A program that aborts, and was not converted with --debug."""
-    text = '#include "broch.h"\nint main(int c, char **v) { broch_abort(v[c - 1]); }'
-    return programs.kit(text, debug=False)
-
-
-def test_a_panic_without_debug_says_nothing(start: Start, silent: bytes, engine: str) -> None:
+def test_a_panic_without_debug_says_nothing(start: Start, trying_elf: bytes, engine: str) -> None:
+    silent = programs.stream(trying_elf, debug=False)
     with pytest.raises(EnclavePanickedError, match=r"^Enclave panicked\.$") as caught:
-        start(silent, engine).run_program([])
+        start(silent, engine).run_program(["abort"])
     assert "--debug" in (caught.value.hint or "")
 
 
