@@ -4,7 +4,7 @@ import importlib.util
 import os
 import select
 import signal
-import subprocess
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -164,8 +164,9 @@ def test_ctrl_c_leaves_no_process(
     with broch.start("run", trying, "--engine", engine, "forever") as process:
         assert process.stdout is not None
         assert os.read(process.stdout.fileno(), 4) == b"here"
-        children = _children(process)
+        children = [os.pidfd_open(child) for child in _children(process.pid)]
         assert len(children) == (engine == "native")
+        _wait_until_it_computes(process.pid)
         process.send_signal(number)
     assert process.returncode == code
     for descriptor in children:
@@ -174,9 +175,24 @@ def test_ctrl_c_leaves_no_process(
         os.close(descriptor)
 
 
-def _children(process: "subprocess.Popen[str]") -> list[int]:
-    """A pidfd of each child of all threads of a process."""
+def _children(process: int) -> list[int]:
+    """Of all threads of a process."""
     found = []
-    for task in Path(f"/proc/{process.pid}/task").iterdir():
+    for task in Path(f"/proc/{process}/task").iterdir():
         found += [int(word) for word in (task / "children").read_text().split()]
-    return [os.pidfd_open(child) for child in found]
+    return found
+
+
+def _wait_until_it_computes(process: int) -> None:
+    """The enclave's loop is what a signal has to end, not the host between two usercalls."""
+    runs = _children(process) or [process]
+    begin, deadline = _ticks(runs[0]), time.monotonic() + SECONDS
+    while _ticks(runs[0]) < begin + 10:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _ticks(process: int) -> int:
+    """Processor time of a process, in hundredths of a second."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11])

@@ -121,7 +121,8 @@ class Core:
     def interrupt(self) -> None:
         """Make :meth:`run` return, if it runs. From any thread."""
         self._is_interrupted = True
-        self._uc.emu_stop()
+        if (uc := self._uc) is not None:
+            uc.emu_stop()
 
     def close(self) -> None:
         """Give everything back; it must not run."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SLICE: Final = 2000  # microseconds
 _RETRY: Final = 0.001  # seconds between two attempts to interrupt
+_TICK: Final = 0.1  # seconds; Python's handlers of signals run between two stretches of code
 
 
 class UnicornEngine:
@@ -45,6 +46,16 @@ class UnicornEngine:
         self._running: Core | None = None
         self._is_woken = False
         self._changed = threading.Condition()
+        self._is_closed = threading.Event()
+        if threading.current_thread() is threading.main_thread():
+            threading.Thread(target=self._tick, name="broch-tick", daemon=True).start()
+
+    def _tick(self) -> None:
+        """Let Ctrl-C through: it waits for Python, which waits for the code."""
+        while not self._is_closed.wait(_TICK):
+            core = self._running
+            if core is not None:
+                core.interrupt()
 
     def registers(self, thread: int) -> Registers:
         """See :meth:`broch.cpu.x86_64.Engine.registers`."""
@@ -68,8 +79,10 @@ class UnicornEngine:
                 continue
             thread = self._runnable.popleft()
             core = self._running = self._cores[thread] or self._core(thread)
-            kind = core.run(SLICE if self._runnable else 0)
-            self._running = None
+            try:
+                kind = core.run(SLICE if self._runnable else 0)
+            finally:
+                self._running = None
             if kind is not None:
                 return self._stops[thread][kind]
             self._runnable.append(thread)
@@ -90,6 +103,7 @@ class UnicornEngine:
 
     def close(self) -> None:
         """See :meth:`broch.cpu.x86_64.Engine.close`."""
+        self._is_closed.set()
         for core in self._cores:
             if core is not None:
                 core.close()
