@@ -92,6 +92,7 @@ STEPS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
 }
 _HINT: Final = "ask the attester for new evidence, and find out who changed this one"
+_MISSING: Final = "get what is missing, then ask again"
 _DEFAULT: Final = ((UNTRUSTED, "its verifier says so"),)
 
 
@@ -120,6 +121,6 @@ def _not_made(claims: Claims, rule: str) -> str | None:
 def stopped(tee: str, error: BrochError) -> Iterator[Check]:
     """The checks of a verification that failed: at one of the steps, which ended it."""
     rule = next((name for kind, name in _STOPS.items() if isinstance(error, kind)), UNTRUSTED)
-    yield failed(rule, str(error), error.hint or _HINT)
+    yield failed(rule, str(error), error.hint or (_MISSING if rule == UNDECIDED else _HINT))
     for rule, _ in STEPS.get(tee, ()):
         yield skipped(rule, "not told: verification ends at the first failure")

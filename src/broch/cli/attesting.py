@@ -23,7 +23,8 @@ Endorsements = Annotated[
     typer.Option(
         "--endorsements",
         metavar="DIR",
-        help="Collateral, certificates, lists and enrolled keys.",
+        help="Collateral, certificates, lists and enrolled keys; else the store of "
+        "`broch endorsements`, if there is one.",
         show_default=False,
     ),
 ]

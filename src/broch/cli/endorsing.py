@@ -198,6 +198,15 @@ def folder_of(store: Path | None) -> Path:
     return store if store is not None else Home.find().folder("endorsements")
 
 
+def source(given: Path | None) -> Path | None:
+    """The folder that a verifier reads: the one given, else the store if there is one."""
+    from broch.app.home import Home
+    from broch.attest.endorsements.store import is_store
+
+    own = Home.find().root / "endorsements"
+    return given if given is not None or not is_store(own) else own
+
+
 def _existing(store: Path | None) -> "Store":
     """The store, which must be there.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broch.cli import binary, output
-from broch.cli.verify import read_anchors
+from broch.cli.endorsing import read_anchors, source
 from broch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _settings(
         key = read_key(binary.read(ear), str(ear))
     return Settings(
         policy=policy_file.load(policy),
-        source=Shelf(endorsements, anchors=read_anchors(anchors)).get,
+        source=Shelf(source(endorsements), anchors=read_anchors(anchors)).get,
         key=key,
     )
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from broch.cli import binary, output
+from broch.cli.endorsing import read_anchors, source
 from broch.cli.table import Table, show
-from broch.errors import MalformedError, UsageError
+from broch.errors import MalformedError, UndecidedError, UsageError
 
 if TYPE_CHECKING:
     from broch.attest.formats import Evidence
@@ -43,9 +44,10 @@ def verify(
     challenge = read_nonce(nonce)
     evidence = read_evidence(file)
     roots = read_anchors(anchors)
+    folder = source(endorsements)
     result = examine(
         evidence,
-        lambda tee, data: load(endorsements, tee, data, anchors=roots),
+        lambda tee, data: load(folder, tee, data, anchors=roots),
         accepted,
         at=when,
         nonce=challenge,
@@ -53,6 +55,8 @@ def verify(
     if ear is not None and out is not None:
         _write_ear(result, ear, out, form, dialect)
     _show(result, next_tcb_info, as_json)
+    if folder is None and isinstance(result.error, UndecidedError):
+        output.note("hint: no endorsements: broch endorsements fetch FILE, or --endorsements DIR")
     return result.exit_code
 
 
@@ -75,18 +79,6 @@ def _placed(error: MalformedError, file: Path) -> MalformedError:
     return MalformedError(
         str(error), place=str(file), hint=error.hint or "broch inspect takes it apart"
     )
-
-
-def read_anchors(files: list[Path]) -> list[bytes]:
-    """Roots in files, DER or PEM, one a file.
-
-    Raises:
-        UsageError: one cannot be read.
-        DecodeError: PEM that is not one certificate.
-    """
-    from broch.wire.x509 import MAX_CERTIFICATE, to_der
-
-    return [to_der(binary.read(path, 2 * MAX_CERTIFICATE), str(path)) for path in files]
 
 
 def read_time(text: str | None) -> datetime:
