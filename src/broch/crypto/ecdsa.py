@@ -92,7 +92,10 @@ class VerifyingKey:
     def _holds(self, signature: bytes, data: bytes) -> bool:
         if self._fast is not None or self._prepare():
             digest = hashlib.new(self.curve.value.hash_name, data).digest()
-            return self._fast.verify(digest, signature) is True
+            try:
+                return self._fast.verify(digest, signature) is True
+            except (RuntimeError, ValueError):  # whatever it cannot do, it has not verified
+                return False
         try:
             self._key.verify(signature, data, self._algorithm)
         except InvalidSignature:
@@ -108,7 +111,10 @@ class VerifyingKey:
         load = _aws_lc()
         if load is None:
             return False
-        self._fast = load(self.spki)
+        try:
+            self._fast = load(self.spki)
+        except (RuntimeError, ValueError):  # a key that it does not take stays with OpenSSL
+            return False
         return True
 
     def __eq__(self, other: object) -> bool:

@@ -80,6 +80,32 @@ def test_without_it_the_first_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
         key.verify(r, s, b"", "it")
 
 
+def test_errors_of_the_second_library_believe_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ecdsa, "_verified", LOAD_AFTER)
+    key, r, s = signed(ec.SECP384R1(), SHA384())
+
+    class Broken:
+        def verify(self, digest: bytes, signature: bytes) -> bool:
+            raise RuntimeError("it failed")
+
+    monkeypatch.setattr(ecdsa, "_aws_lc", lambda: lambda spki: Broken())
+    with pytest.raises(UntrustedError, match="does not hold"):
+        key.verify(r, s, DATA, "it")
+
+
+def test_a_key_that_the_second_library_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ecdsa, "_verified", LOAD_AFTER)
+
+    def refuse(spki: bytes) -> None:
+        raise RuntimeError("not this one")
+
+    monkeypatch.setattr(ecdsa, "_aws_lc", lambda: refuse)
+    key, r, s = signed(ec.SECP384R1(), SHA384())
+    key.verify(r, s, DATA, "it")
+    with pytest.raises(UntrustedError):
+        key.verify(r, s, b"", "it")
+
+
 def test_keys_are_values() -> None:
     key, r, s = signed(ec.SECP256R1(), SHA256())
     same = pickle.loads(pickle.dumps(key))
