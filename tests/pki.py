@@ -4,9 +4,10 @@
 which a test changes one thing (a name, a signer, a period, a role, an extension, a list) and
 everything else stays sound and is properly signed over the change.
 
-The makers of quotes are beside the tests of their hardware: Intel's in ``unit/tee/sgx/attester.py`` and
-``unit/tee/tdx/attester.py``, AMD's in ``unit/tee/snp/attester.py``, AWS's in
-``unit/tee/nitro/test_nitro.py``, the TCG's in ``unit/tee/tpm/attester.py``; ``tests/mutation`` uses all.
+The makers of quotes are beside the tests of their hardware: Intel's in ``unit/tee/sgx/attester.py``
+and ``unit/tee/tdx/attester.py``, AMD's in ``unit/tee/snp/attester.py``, AWS's in
+``unit/tee/nitro/test_nitro.py``, the TCG's in ``unit/tee/tpm/attester.py``; ``tests/mutation`` uses
+them all.
 """
 
 from collections.abc import Mapping
