@@ -324,6 +324,22 @@ ORPHAN = """
 """
 
 
+def test_children_of_the_tracing_thread_are_left_to_it_too(traced: NativeEngine) -> None:
+    """One that lives on keeps nobody waiting, and one that ends is not taken from us."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as lives:
+        with subprocess.Popen(["sh", "-c", "exit 3"], stdout=subprocess.PIPE) as ends:
+            assert ends.stdout is not None
+            assert ends.stdout.read() == b""  # it is over, and nobody has asked for its status
+            traced.registers(0).rip = CODE + 2
+            traced.resume(0)
+            os.kill(traced._leader, signal.SIGKILL)
+            with pytest.raises(InternalError, match="killed"):
+                traced.wait()
+            traced.close()
+            assert ends.wait() == 3
+        assert lives.poll() is None
+
+
 def test_it_dies_with_its_tracer(traced: NativeEngine) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(ORPHAN)], stdout=subprocess.PIPE, text=True

@@ -51,11 +51,11 @@ class TracedProcess:
         Raises:
             OSError: the kernel refuses to trace, to run the stub, or to map memory.
         """
-        self.waiter: Final = ptrace.Waiter()
         self.threads: list[int] = []
         self.traps_cpuid = False
         descriptors = sorted({region.memory.descriptor for region in regions})
         self.leader: Final = _spawn(descriptors)
+        self.waiter: Final = ptrace.Waiter(self.leader)
         try:
             self._seize()
             self._empty()
@@ -77,14 +77,11 @@ class TracedProcess:
         """End it, and leave no zombie."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.leader, signal.SIGKILL)
-        waiting = {self.leader, *self.threads}
-        while waiting:
+        while True:
             thread, status = self.waiter.any()
             if thread < 0:
                 return
-            if thread in waiting and (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
-                waiting.discard(thread)
-            elif thread and os.WIFSTOPPED(status):  # stopped before the signal came through
+            if thread and os.WIFSTOPPED(status):  # stopped before the signal came through
                 ptrace.resume(ptrace.PTRACE_CONT, thread)
 
     def _seize(self) -> None:

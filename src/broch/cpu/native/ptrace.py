@@ -46,11 +46,14 @@ _tgkill.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int]
 
 
 class Waiter:
-    """waitpid of what this thread of ours traces."""
+    """waitpid of what this thread of ours traces in a process group: other children that it may
+    have are neither waited for nor taken from who waits for them.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, group: int) -> None:
         self._status = ctypes.c_int()
-        self._any = (ctypes.c_int(-1), ctypes.byref(self._status), ctypes.c_int(WALL | WNOTHREAD))
+        options = ctypes.c_int(WALL | WNOTHREAD)
+        self._any = (ctypes.c_int(-group), ctypes.byref(self._status), options)
 
     def any(self) -> tuple[int, int]:
         """(Thread, status) of the next thread that stops or ends; (0, 0) if a signal came to us,
