@@ -28,7 +28,6 @@ app.add_typer(sgx, name="sgx")
 app.add_typer(import_, name="import")
 app.add_typer(sancus, name="sancus")
 app.add_typer(device, name="device")
-attesting.add_to(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 AppArgument = Annotated[
@@ -334,3 +333,6 @@ def image_build(
         out=out,
         as_json=json,
     )
+
+
+attesting.add_to(app)  # last, for the order of --help
