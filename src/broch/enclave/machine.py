@@ -15,14 +15,13 @@ from typing import Final
 import msgspec
 
 from broch.enclave import device_folder, packets, sandbox
+from broch.enclave.agent_channel import AgentChannel
 from broch.enclave.device_channel import MAX_PACKET, DeviceService
 from broch.enclave.machine_messages import (
-    Answer,
     Ended,
     Kill,
     Load,
     LoadedReply,
-    Question,
     Ready,
     Refusal,
 )
@@ -62,7 +61,7 @@ class Machine:
         zygote: socket.socket,
     ) -> None:
         self._runtime = runtime
-        self._agent = agent
+        self._agent = AgentChannel(agent, load=self._load, kill=self._kill, most=MAX_PACKED)
         self._zygote = zygote
         self._tee, self._device = tee, device
         self._services: dict[int, tuple[socket.socket, DeviceService]] = {}
@@ -77,7 +76,7 @@ class Machine:
         while True:
             for descriptor, _ in self._poller.poll():
                 if descriptor == self._agent.fileno():
-                    if not self._serve_agent():
+                    if not self._agent.serve():
                         return
                 elif descriptor == self._zygote.fileno():
                     if not self._hear_zygote():
@@ -85,41 +84,13 @@ class Machine:
                 elif descriptor in self._services:
                     self._serve_enclave(descriptor)
 
-    def _serve_agent(self) -> bool:
-        packet = packets.receive(self._agent)
-        if packet is None:
-            return False
-        message, descriptors = packet
-        try:
-            question = _question.decode(message)
-        except msgspec.MsgspecError:
-            packets.close_all(descriptors)
-            return True
-        if isinstance(question, Kill):
-            packets.close_all(descriptors)
-            packets.send(self._zygote, msgspec.msgpack.encode(question))
-            return True
-        try:
-            self._load(question, descriptors)
-        except BrochError as exc:
-            self._say(Refusal(question.name, exc.code, str(exc), exc.hint))
-        return True
-
-    def _load(self, question: Load, descriptors: list[int]) -> None:
-        contents = []
-        while descriptors:
-            try:
-                contents.append(packets.read_memory(descriptors.pop(0), MAX_PACKED))
-            except BrochError:
-                packets.close_all(descriptors)
-                raise
-        if len(contents) != 1 + question.has_signature:
-            raise UsageError("a load comes with an image and, if it has one, its signature")
+    def _load(self, question: Load, packed: Packed) -> None:
         if question.name in self._enclaves or len(self._enclaves) >= MAX_ENCLAVES:
             raise UsageError(f"{question.name} is loaded already, or too many enclaves are")
-        signature = contents[1] if question.has_signature else None
-        packed = Packed(tee=question.tee, data=contents[0], signature=signature)
         self._launch(question, self._check(packed))
+
+    def _kill(self, question: Kill) -> None:
+        packets.send(self._zygote, msgspec.msgpack.encode(question))
 
     def _check(self, packed: Packed) -> Loaded:
         """Let the device measure and check; then that it is made for this runtime."""
@@ -155,7 +126,7 @@ class Machine:
             self._enclaves[question.name] = ours
             self._poller.register(ours, select.POLLIN)
             reply = LoadedReply(question.name, pid, loaded.identity.measurement.value)
-            packets.send(self._agent, msgspec.msgpack.encode(reply), ring)
+            self._agent.say(reply, ring)
         finally:
             theirs.close()
             packets.close_all((image, *ring))
@@ -192,7 +163,7 @@ class Machine:
         channel = self._enclaves.pop(report.name, None)
         if channel is not None:
             self._hang_up(channel)
-        self._say(report)
+        self._agent.say(report)
 
     def _serve_enclave(self, descriptor: int) -> None:
         """Answer one question. What a module sends may not stop the machine: others run on it."""
@@ -218,9 +189,6 @@ class Machine:
             self._poller.unregister(descriptor)
             channel.close()
 
-    def _say(self, answer: Answer) -> None:
-        packets.send(self._agent, msgspec.msgpack.encode(answer))
-
 
 def _has_news(sock: socket.socket) -> bool:
     poller = select.poll()
@@ -228,7 +196,6 @@ def _has_news(sock: socket.socket) -> bool:
     return bool(poller.poll(0))
 
 
-_question: Final = msgspec.msgpack.Decoder(Question)
 _report: Final = msgspec.msgpack.Decoder(Report)
 
 

@@ -16,8 +16,9 @@ from typing import Any, Final
 import msgspec
 
 from broch.enclave import packets
+from broch.enclave.agent_channel import AgentChannel
 from broch.enclave.hosted import FaultError, HostedEnclave, Stopped, fault
-from broch.enclave.machine_messages import Answer, Ended, Kill, Load, LoadedReply, Question, Refusal
+from broch.enclave.machine_messages import Ended, Kill, Load, LoadedReply, Refusal
 from broch.enclave.messages import Kind
 from broch.enclave.ring import PoisonedError, Ring, RingClosedError, make_ring, open_ring
 from broch.errors import BrochError, InternalError, UsageError
@@ -27,7 +28,6 @@ from broch.tee.hosting import Microcontroller
 MAX_PACKED: Final = 4 * 1024 * 1024  # bytes of a module
 _BACKLOG: Final = 1024  # messages that may wait for an agent that does not listen
 _KILLED: Final = -9
-_question: Final = msgspec.msgpack.Decoder(Question)
 
 
 class PanelOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,7 +118,7 @@ class McuMachine:
     ) -> None:
         self._device = device
         self._tee = tee
-        self._agent = agent
+        self._agent = AgentChannel(agent, load=self._load, kill=self._kill, most=MAX_PACKED)
         self._panel = panel
         self._modules: dict[str, _Running] = {}
         self._poller = select.poll()
@@ -132,7 +132,7 @@ class McuMachine:
             busy = self._work()
             for descriptor, _ in self._poller.poll(0 if busy or not self._sleep() else None):
                 if descriptor == self._agent.fileno():
-                    if not self._serve_agent():
+                    if not self._agent.serve():
                         return
                 elif self._panel is not None and descriptor == self._panel.fileno():
                     self._serve_panel()
@@ -192,49 +192,21 @@ class McuMachine:
         except BrochError:
             pass  # the ring is what is broken
         running.ring.close()
-        self._say(Ended(running.name, status))
+        self._agent.say(Ended(running.name, status))
 
     # The agent
 
-    def _serve_agent(self) -> bool:
-        packet = packets.receive(self._agent)
-        if packet is None:
-            return False
-        message, descriptors = packet
-        try:
-            question = _question.decode(message)
-        except msgspec.MsgspecError:
-            packets.close_all(descriptors)
-            return True
-        if isinstance(question, Kill):
-            packets.close_all(descriptors)
-            running = self._modules.get(question.name)
-            if running is not None:
-                self._end(running, _KILLED, b"")
-            return True
-        try:
-            self._load(question, descriptors)
-        except BrochError as exc:
-            self._say(Refusal(question.name, exc.code, str(exc), exc.hint))
-        return True
-
-    def _load(self, question: Load, descriptors: list[int]) -> None:
-        contents = []
-        while descriptors:
-            try:
-                contents.append(packets.read_memory(descriptors.pop(0), MAX_PACKED))
-            except BrochError:
-                packets.close_all(descriptors)
-                raise
-        if len(contents) != 1 + question.has_signature:
-            raise UsageError("a load comes with a module and, if it has one, its signature")
+    def _load(self, question: Load, packed: Packed) -> None:
         if question.name in self._modules:
             raise UsageError(f"{question.name} is loaded already")
         if question.tee != self._tee:
             raise UsageError(f"a module for {question.tee}; this is a {self._tee} node")
-        signature = contents[1] if question.has_signature else None
-        packed = Packed(tee=question.tee, data=contents[0], signature=signature)
         self._begin(question.name, HostedEnclave(self._device.install(packed)))
+
+    def _kill(self, question: Kill) -> None:
+        running = self._modules.get(question.name)
+        if running is not None:
+            self._end(running, _KILLED, b"")
 
     def _begin(self, name: str, enclave: HostedEnclave) -> None:
         memory = make_ring()
@@ -243,13 +215,10 @@ class McuMachine:
         self._modules[name] = running
         self._poller.register(running.ring.fileno(), select.POLLIN)
         reply = LoadedReply(name, os.getpid(), enclave.module.measurement.value)
-        packets.send(self._agent, msgspec.msgpack.encode(reply), memory)
+        self._agent.say(reply, memory)
         packets.close_all(memory)
         with self._guarded(running):
             running.say(enclave.start())
-
-    def _say(self, answer: Answer) -> None:
-        packets.send(self._agent, msgspec.msgpack.encode(answer))
 
     # The operator
 
