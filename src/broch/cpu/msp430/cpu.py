@@ -169,13 +169,13 @@ class Cpu:
             IllegalInstructionError: the program ran into something that is no instruction.
         """
         end = self.cycles + cycles
-        careful = self._careful
+        careful = bool(self.breakpoints) or not self.translating  # a program may begin to be traced
         registers, regions = self.registers, self._regions
         while self.cycles < end:
             if self._housekeeping(end):
                 continue
             pc = registers[PC]
-            if not (careful or self._shielded):
+            if not (careful or self._shielded or self.trace is not None):
                 region = regions.get(pc)
                 if region is not None:
                     limit = min(end, self._due) - region.longest

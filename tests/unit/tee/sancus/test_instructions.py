@@ -160,6 +160,16 @@ def test_a_stack_that_grows_past_its_guard(translating: bool) -> None:
             assert protection(cpu).violations[0].address < guard
 
 
+@pytest.mark.parametrize("translating", [False, True])
+def test_a_guard_that_is_set_when_the_program_is_hot_already(translating: bool) -> None:
+    grow = "A: mov #40, r8\nP: push r5\n push r5\n push r5\n incd sp\n sub #1, r8\n jne P"
+    cpu = machine(f"{grow}\n mov #0x4000, sp\n mov #0x3fd0, r15\n .word 0x1388\n jmp A")
+    cpu.translating = translating
+    cpu.run(20_000)
+    assert word(cpu, 0x3030)
+    assert protection(cpu).violations[0].address == 0x3FCE, "the first push past it"
+
+
 def test_clix_holds_interrupts_back() -> None:
     cpu = machine("eint\n nop\n mov #100, r15\n .word 0x1389\n mov #1, &0x3000\nL: jmp L")
     for _ in range(4):
