@@ -6,9 +6,10 @@
 
 Neither library of :mod:`broch.crypto.ecdsa` lets other threads run while it verifies, so the cores
 are used by processes. The caller's is one of them. All take chunks off one shared counter, from one
-block of shared memory, until none is left; only what the other processes found travels, as pickles,
-and the caller's process takes it in between two chunks of its own. (An executor would do this in
-threads, which wait for the interpreter lock longer than a chunk takes.)
+block of shared memory, until none is left; only what the other processes found travels, as pickles.
+The caller's process takes them in between two chunks of its own, and unpacks them when somebody
+looks. (An executor would do this in threads, which wait for the interpreter lock longer than a
+chunk takes.)
 
 What a batch makes holds no cycles, so the garbage collector, which would walk through thousands of
 claims again and again, is off meanwhile.
@@ -21,6 +22,7 @@ import gc
 import os
 import pickle
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,16 +33,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, overload
 
 from broch.errors import BrochError, InternalError, UsageError
 from broch.tee.cache import VerificationCache
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.verifier import Verifier
 
-LARGEST: Final = 256  # pieces of evidence in a chunk; what they share travels once for each
-SMALLEST: Final = 32
-EACH: Final = 16  # chunks for each process, so that all end at about the same time
+LARGEST: Final = 128  # pieces in a chunk: two packed chunks fit a socket, so that nobody waits
+SMALLEST: Final = 16  # the last chunks, so that all processes end at about the same time
 _PLACE: Final = struct.Struct("<Q")
 
 
@@ -56,7 +57,43 @@ class Refused:
 
 
 Outcome = Claims | Refused
-_Found = dict[int, list[Outcome]]  # by where the chunk begins
+_Found = dict[int, list[Outcome] | bytes]  # by where the chunk begins; bytes are packed
+
+
+class Outcomes(Sequence[Outcome]):
+    """Claims, or why there are none, in the order of the evidence.
+
+    What other processes found stays packed until it is looked at, a chunk at a time.
+    """
+
+    def __init__(self, found: _Found, count: int) -> None:
+        self._starts = sorted(found)
+        self._chunks = [found[start] for start in self._starts]
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, place: int) -> Outcome: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Outcome]: ...
+    def __getitem__(self, place: int | slice) -> Outcome | list[Outcome]:
+        places = range(self._count)[place]
+        if isinstance(places, range):
+            return [self[one] for one in places]
+        number = bisect_right(self._starts, places) - 1
+        return self._unpacked(number)[places - self._starts[number]]
+
+    def __iter__(self) -> Iterator[Outcome]:
+        for number in range(len(self._chunks)):
+            yield from self._unpacked(number)
+
+    def _unpacked(self, number: int) -> list[Outcome]:
+        chunk = self._chunks[number]
+        if isinstance(chunk, bytes):
+            chunk = self._chunks[number] = pickle.loads(chunk)  # noqa: S301  (a process of ours)
+        return chunk
 
 
 class BatchVerifier:
@@ -116,7 +153,7 @@ class BatchVerifier:
             self._memory.unlink()
             self._memory = None
 
-    def verify(self, evidence: Sequence[bytes], *, at: datetime) -> list[Outcome]:
+    def verify(self, evidence: Sequence[bytes], *, at: datetime) -> Sequence[Outcome]:
         """Claims, or why there are none, for each piece of evidence, in its order.
 
         Raises:
@@ -130,19 +167,19 @@ class BatchVerifier:
                 return _verify(self._verifier, self._endorsements, evidence, at)
             found: _Found = {}
             self._share(evidence, at, found)
-        return [outcome for start in sorted(found) for outcome in found[start]]
+        return Outcomes(found, len(evidence))
 
     def _share(self, evidence: Sequence[bytes], at: datetime, found: _Found) -> None:
         self._next.value = 0
         count = len(evidence)
-        size = min(LARGEST, max(SMALLEST, count // (EACH * (len(self._others) + 1))))
+        sharers = len(self._others) + 1
         memory = self._write(evidence)
         busy = [connection for _, connection in self._others]
         try:
             for connection in busy:
-                connection.send((memory.name, count, size, at))
-            for start in _chunks(self._next, count, size):
-                chunk = evidence[start : start + size]
+                connection.send((memory.name, count, sharers, at))
+            for start, stop in _chunks(self._next, count, sharers):
+                chunk = evidence[start:stop]
                 found[start] = _verify(self._verifier, self._endorsements, chunk, at)
                 _collect(busy, found, timeout=0)
             while busy:
@@ -179,26 +216,29 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _chunks(counter: Any, count: int, size: int) -> Iterator[int]:
-    """Where chunks begin that no other process has taken."""
+def _chunks(counter: Any, count: int, sharers: int) -> Iterator[tuple[int, int]]:
+    """Beginning and end of chunks that no other process has taken; they get smaller."""
     while True:
         with counter.get_lock():
             start: int = counter.value
-            counter.value = start + size
-        if start >= count:
+            fair = (count - start) // (2 * sharers)
+            stop = min(count, start + max(SMALLEST, min(LARGEST, fair)))
+            counter.value = stop
+        if start == stop:
             return
-        yield start
+        yield start, stop
 
 
 def _collect(busy: list[Connection], found: _Found, timeout: float | None) -> None:
     """Take what other processes have found; those that are done leave ``busy``."""
     for connection in wait(busy, timeout):
         assert isinstance(connection, Connection)
-        start, outcomes = pickle.loads(connection.recv_bytes())  # noqa: S301  (a process of ours)
-        if outcomes is None:
-            busy.remove(connection)
+        message = connection.recv_bytes()
+        if message:
+            (start,) = _PLACE.unpack_from(message)
+            found[start] = message[_PLACE.size :]
         else:
-            found[start] = outcomes
+            busy.remove(connection)
 
 
 def _verify(
@@ -243,18 +283,18 @@ def _serve(
     memory: SharedMemory | None = None
     while True:
         try:
-            name, count, size, at = connection.recv()
+            name, count, sharers, at = connection.recv()
         except EOFError:
             break
         if memory is None or memory.name != name:
             if memory is not None:
                 memory.close()
             memory = SharedMemory(name=name)
-        for start in _chunks(counter, count, size):
-            chunk = _read(memory, start, min(count, start + size))
-            outcomes = _verify(verifier, endorsements, chunk, at)
-            connection.send_bytes(pickle.dumps((start, outcomes), pickle.HIGHEST_PROTOCOL))
-        connection.send_bytes(pickle.dumps((0, None)))
+        for start, stop in _chunks(counter, count, sharers):
+            outcomes = _verify(verifier, endorsements, _read(memory, start, stop), at)
+            packed = pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL)
+            connection.send_bytes(_PLACE.pack(start) + packed)
+        connection.send_bytes(b"")  # nothing is left
         gc.collect()  # what foreign code has left
     if memory is not None:
         memory.close()

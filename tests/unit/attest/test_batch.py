@@ -3,7 +3,7 @@
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -18,7 +18,7 @@ from broch.tee.contract import Claims
 from broch.tee.sgx import TEE
 from broch.tee.tdx import VERIFIER
 
-COUNT = 6 * SMALLEST + 7
+COUNT = 12 * SMALLEST + 7
 ATTESTER = Attester()
 ENDORSEMENTS = ATTESTER.endorsements()
 
@@ -40,7 +40,7 @@ def batch(request: pytest.FixtureRequest) -> Iterator[BatchVerifier]:
         yield made
 
 
-def numbers(outcomes: list[Outcome]) -> list[int]:
+def numbers(outcomes: Sequence[Outcome]) -> list[int]:
     assert all(isinstance(outcome, Claims) for outcome in outcomes)
     return [
         int.from_bytes(outcome.report_data, "big")
@@ -53,12 +53,26 @@ def test_outcomes_are_in_the_order_of_the_evidence(batch: BatchVerifier) -> None
     for _ in range(2):  # processes serve one batch after the other
         assert numbers(batch.verify(QUOTES, at=NOW)) == list(range(COUNT))
     assert numbers(batch.verify(QUOTES[5:6], at=NOW)) == [5]
-    assert batch.verify([], at=NOW) == []
+    assert list(batch.verify([], at=NOW)) == []
 
 
 def test_outcomes_are_those_of_the_verifier(batch: BatchVerifier) -> None:
     expected = [TEE.verify(quote, ENDORSEMENTS, at=NOW) for quote in QUOTES]
-    assert batch.verify(QUOTES, at=NOW) == expected
+    outcomes = batch.verify(QUOTES, at=NOW)
+    assert list(outcomes) == expected
+    assert list(outcomes) == expected  # and again, when all are unpacked
+
+
+def test_outcomes_can_be_looked_at_in_any_order(batch: BatchVerifier) -> None:
+    outcomes = batch.verify(QUOTES, at=NOW)
+    assert len(outcomes) == COUNT
+    assert numbers([outcomes[place] for place in reversed(range(COUNT))]) == [*range(COUNT)][::-1]
+    assert numbers([outcomes[-1]]) == [COUNT - 1]
+    assert numbers(outcomes[COUNT - 9 :: -3]) == [*range(COUNT)][COUNT - 9 :: -3]
+    assert outcomes[COUNT:] == []
+    for place in (COUNT, -COUNT - 1):
+        with pytest.raises(IndexError):
+            outcomes[place]
 
 
 def test_refusals_are_found_in_their_places(batch: BatchVerifier) -> None:
@@ -94,7 +108,7 @@ def test_claims_with_all_that_only_tdx_has_travel() -> None:
     endorsements = attester.endorsements()
     expected = VERIFIER.verify(evidence[0], endorsements, at=TDX_NOW)
     with BatchVerifier(VERIFIER, endorsements, processes=2) as batch:
-        assert batch.verify(evidence, at=TDX_NOW) == [expected] * COUNT
+        assert list(batch.verify(evidence, at=TDX_NOW)) == [expected] * COUNT
 
 
 def test_the_garbage_collector_is_as_it_was() -> None:
