@@ -8,7 +8,7 @@ import msgspec
 
 from broch.enclave import packets
 from broch.enclave.machine_messages import Answer, Kill, Load, Question, Refusal
-from broch.errors import BrochError, UsageError
+from broch.errors import BrochError, DecodeError, UsageError
 from broch.tee.contract import Packed
 
 _question: Final = msgspec.msgpack.Decoder(Question)
@@ -43,7 +43,10 @@ class AgentChannel:
 
     def serve(self) -> bool:
         """Take one question; false when the agent has hung up."""
-        packet = packets.receive(self._sock)
+        try:
+            packet = packets.receive(self._sock)
+        except DecodeError:
+            return True
         if packet is None:
             return False
         message, descriptors = packet

@@ -8,6 +8,7 @@ at the device must not pass through an agent, which could press a button that no
 import os
 import select
 import socket
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class PanelOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     action: str
     target: str = ""
     value: Any = None
+    number: int = 0  # comes back with the answer
 
 
 class PanelAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +45,7 @@ class PanelAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     seen: dict[str, Any] | None = None
     refusal: Refusal | None = None
+    number: int = 0
 
 
 _order: Final = msgspec.msgpack.Decoder(PanelOrder)
@@ -55,23 +58,35 @@ def operate(panel: socket.socket, order: PanelOrder) -> dict[str, Any]:
 
     Raises:
         BrochError: what the device refused with.
+        UsageError: the value is none that can be sent to a device.
         InternalError: the device is gone, or does not answer.
     """
+    numbered = msgspec.structs.replace(order, number=time.monotonic_ns())
+    try:
+        message = msgspec.msgpack.encode(numbered)
+    except (TypeError, OverflowError) as exc:  # no plain data, or a number of more than 64 bits
+        raise UsageError(f"not a value for a device: {exc}") from None
     panel.settimeout(_PANEL_SECONDS)
     try:
-        packets.send(panel, msgspec.msgpack.encode(order))
-        packet = packets.receive(panel)
-    except (OSError, TypeError) as exc:  # a value that is no plain data
+        packets.send(panel, message)
+        answer = _answer_to(numbered.number, panel)
+    except OSError as exc:
         raise InternalError(f"the device does not answer: {exc}") from None
-    if packet is None:
-        raise InternalError("the device is gone")
-    answer = _answer.decode(packet[0])
     if answer.refusal is not None:
         # Brings asyncio, which the runtime closure does without; this runs in the deployer.
         from broch.enclave.machine_client import error_of
 
         raise error_of(answer.refusal)
     return answer.seen or {}
+
+
+def _answer_to(number: int, panel: socket.socket) -> PanelAnswer:
+    """The answer to one order; those to earlier ones, that were given up, may come before."""
+    while (packet := packets.receive(panel)) is not None:
+        answer = _answer.decode(packet[0])
+        if answer.number == number:
+            return answer
+    raise InternalError("the device is gone")
 
 
 class _Running:
@@ -231,11 +246,15 @@ class McuMachine:
             return
         message, descriptors = packet
         packets.close_all(descriptors)
+        number = 0
         try:
             order = _order.decode(message)
-            answer = PanelAnswer(self._device.operate(order.action, order.target, order.value))
+            number = order.number
+            seen = self._device.operate(order.action, order.target, order.value)
+            answer = PanelAnswer(seen, number=number)
         except msgspec.MsgspecError as exc:
             answer = PanelAnswer(refusal=Refusal("", UsageError.code, f"not an order: {exc}", None))
         except BrochError as exc:
-            answer = PanelAnswer(refusal=Refusal("", exc.code, exc.message, exc.hint))
+            refusal = Refusal("", exc.code, exc.message, exc.hint)
+            answer = PanelAnswer(refusal=refusal, number=number)
         packets.send(self._panel, msgspec.msgpack.encode(answer))

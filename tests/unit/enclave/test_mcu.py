@@ -218,6 +218,7 @@ def test_a_name_is_loaded_once_and_nonsense_is_ignored(machine: Machine) -> None
     assert isinstance(answer, Refusal)
     assert "is loaded already" in answer.message
     packets.send(machine.agent, b"nonsense")
+    machine.agent.send(b"\x05not even a packet")
     machine.load("two")
 
 
@@ -229,9 +230,16 @@ def test_the_panel_answers_everything(machine: Machine) -> None:
     packet = packets.receive(machine.panel)
     assert packet is not None
     assert b"not an order" in packet[0]
-    with pytest.raises(InternalError, match="does not answer"):
-        operate(machine.panel, PanelOrder("press", value=object()))
+    for value in (object(), 2**64):
+        with pytest.raises(UsageError, match="not a value for a device"):
+            operate(machine.panel, PanelOrder("press", value=value))
     assert operate(machine.panel, PanelOrder("press", "x"))["pressed"] == "x"
+
+
+def test_an_answer_that_comes_too_late_answers_nothing_else(machine: Machine) -> None:
+    given_up = PanelOrder("press", "old", number=7)
+    packets.send(machine.panel, msgspec.msgpack.encode(given_up))
+    assert operate(machine.panel, PanelOrder("press", "new"))["pressed"] == "new"
 
 
 def test_an_operator_who_hangs_up_ends_nothing(machine: Machine) -> None:
