@@ -21,8 +21,9 @@ from broch.crypto.spongent import SpongeWrap
 from broch.errors import UntrustedError
 from broch.image import Interface
 from broch.tee.contract import Packed
+from broch.tee.hosting import Function
 from broch.tee.sancus import TEE, instructions, memory
-from broch.tee.sancus.board import Board, Function, Outcome
+from broch.tee.sancus.board import Board, Outcome
 from broch.tee.sancus.layout import Layout
 from broch.tee.sancus.module_file import ModuleFile, Part
 from broch.tee.sancus.ports import PortTable

@@ -111,7 +111,6 @@ class EnclaveHost:
         self._ring = ring
         self._work = work
         self._loop = loop
-        self._to_deployer = to_deployer
         self._queue: deque[bytes] = deque()
         self._answers: deque[bytes] = deque()
         self._pushed = self._given = self._credit = 0

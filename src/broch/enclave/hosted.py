@@ -23,9 +23,8 @@ from broch.enclave.messages import (
     head,
 )
 from broch.enclave.ring import PoisonedError
-from broch.tee.hosting import CallOutcome, HostedModule
+from broch.tee.hosting import CallOutcome, Function, HostedModule
 
-START, ATTEST, GRANT, INPUT, ENTRY, TICKED, INTERRUPT = range(7)
 MAX_IN: Final = 1024  # bytes
 ATTESTED: Final = 32  # bytes of an answer: nonce, tag
 GRANT_SIZE: Final = 64  # bytes for one connection
@@ -67,14 +66,14 @@ class HostedEnclave:
 
     def start(self) -> list[bytes]:
         """Let the module begin; raises :class:`FaultError`."""
-        outcome = self._enter(START, b"")
+        outcome = self._enter(Function.START, b"")
         if outcome.status:
             raise FaultError(f"did not start: {reason(outcome.status)}")
         return [*self._messages(outcome.output), bytes([Kind.READY])]
 
     def interrupted(self, vector: int) -> list[bytes]:
         """Tell the module of an interrupt; raises :class:`FaultError`."""
-        return list(self._messages(self._enter(INTERRUPT, _PORT.pack(vector)).output))
+        return list(self._messages(self._enter(Function.INTERRUPT, _PORT.pack(vector)).output))
 
     def take(self, message: bytes) -> list[bytes]:
         """What comes of one message of the agent's.
@@ -94,7 +93,7 @@ class HostedEnclave:
             return self._call(message)
         if kind == Kind.TICK:
             (port,) = head(TICK, message)
-            return list(self._messages(self._enter(TICKED, self._number(port)).output))
+            return list(self._messages(self._enter(Function.TICK, self._number(port)).output))
         if kind == Kind.STOP:
             raise Stopped
         if kind == Kind.REQUEST:
@@ -103,7 +102,7 @@ class HostedEnclave:
         raise PoisonedError(f"kind 0x{kind:02x} to a microcontroller")
 
     def _challenge(self, challenge: bytes) -> list[bytes]:
-        outcome = self._enter(ATTEST, challenge)
+        outcome = self._enter(Function.ATTEST, challenge)
         if outcome.status or len(outcome.output) != ATTESTED:
             raise FaultError(f"does not attest itself: {reason(outcome.status)}")
         nonce, tag = outcome.output[:TAG_SIZE], outcome.output[TAG_SIZE:]
@@ -113,7 +112,7 @@ class HostedEnclave:
         """Connections one by one; the first that is refused ends it."""
         tags = b""
         for at in range(0, len(grants), GRANT_SIZE):
-            outcome = self._enter(GRANT, grants[at : at + GRANT_SIZE])
+            outcome = self._enter(Function.GRANT, grants[at : at + GRANT_SIZE])
             if outcome.status or len(outcome.output) != TAG_SIZE:
                 return [_refused(0, reason(outcome.status))]
             tags += outcome.output
@@ -123,7 +122,7 @@ class HostedEnclave:
         connection, _, _ = head(SEALED, message)
         if len(message) - 1 > MAX_IN:
             return [_refused(connection, reason(9))]
-        outcome = self._enter(INPUT, message[1:])
+        outcome = self._enter(Function.INPUT, message[1:])
         refused = [_refused(connection, reason(outcome.status))] if outcome.status else []
         return [*refused, *self._messages(outcome.output)]
 
@@ -132,7 +131,7 @@ class HostedEnclave:
         arguments = message[CALL.size :]
         if len(arguments) > MAX_IN - _PORT.size:
             return [RESULT.pack(Kind.RESULT, call, Status.BAD_ARGUMENTS) + reason(9).encode()]
-        outcome = self._enter(ENTRY, self._number(port) + arguments)
+        outcome = self._enter(Function.ENTRY, self._number(port) + arguments)
         said = list(self._messages(outcome.output, call))
         if not any(out[0] == Kind.RESULT for out in said):
             status = Status.BAD_ARGUMENTS if outcome.status == 4 else Status.REFUSED
@@ -146,7 +145,9 @@ class HostedEnclave:
         except IndexError:
             raise PoisonedError(f"there is no port {port}") from None
 
-    def _enter(self, function: int, data: bytes) -> CallOutcome:
+    def _enter(self, function: Function, data: bytes) -> CallOutcome:
+        if len(data) > MAX_IN:
+            raise PoisonedError(f"{len(data)} bytes to a microcontroller that takes {MAX_IN}")
         outcome = self.module.enter(function, data)
         if outcome.fault:
             raise FaultError(outcome.fault)

@@ -7,10 +7,23 @@ key that a module shares with whoever deploys it. What crosses is in docs/sancus
 """
 
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Any, Protocol, runtime_checkable
 
 from broch.image import Interface
 from broch.tee.contract import Endorsements, Measurement, NonVolatile, Packed
+
+
+class Function(IntEnum):
+    """What a module is entered for (docs/sancus-abi.md)."""
+
+    START = 0
+    ATTEST = 1
+    GRANT = 2
+    INPUT = 3
+    ENTRY = 4
+    TICK = 5
+    INTERRUPT = 6
 
 
 class CallOutcome(Protocol):

@@ -21,6 +21,7 @@ from broch.enclave.messages import (
 )
 from broch.enclave.ring import PoisonedError
 from broch.tee.contract import Measurement
+from broch.tee.hosting import Function
 
 
 @dataclass
@@ -94,7 +95,7 @@ def test_an_event_goes_in_and_records_come_out() -> None:
     module = Bent(lambda _, __: Outcome(0, record(4, struct.pack(">II", 5, 3)) + record(1, out)))
     said = HostedEnclave(module).take(EVENT)
     assert said == [GAP.pack(Kind.GAP, 5, 3), bytes([Kind.EVENT]) + out]
-    assert module.calls == [(hosted.INPUT, EVENT[1:])]
+    assert module.calls == [(Function.INPUT, EVENT[1:])]
 
 
 def test_what_is_refused_is_told() -> None:
@@ -107,11 +108,18 @@ def test_what_is_refused_is_told() -> None:
     assert b"no handlers" in answering().take(request)[0]
 
 
+def test_nothing_goes_in_that_does_not_fit() -> None:
+    module = Bent()
+    with pytest.raises(PoisonedError, match="65568 bytes to a microcontroller"):
+        HostedEnclave(module).take(bytes([Kind.CHALLENGE]) + bytes(0x10000 + 32))
+    assert module.calls == []
+
+
 def test_calls() -> None:
     call = CALL.pack(Kind.CALL, 77, 1) + b"\x80"
     module = Bent(lambda _, __: Outcome(0, record(2, b"\0\0\x07")))
     assert HostedEnclave(module).take(call) == [RESULT.pack(Kind.RESULT, 77, Status.OK) + b"\x07"]
-    assert module.calls == [(hosted.ENTRY, b"\x08\0\x80")], "by the module's own number"
+    assert module.calls == [(Function.ENTRY, b"\x08\0\x80")], "by the module's own number"
     refused = answering(11, record(2, b"\1\0no")).take(call)
     assert refused == [RESULT.pack(Kind.RESULT, 77, Status.REFUSED) + b"no"]
     for status, expected in ((4, Status.BAD_ARGUMENTS), (5, Status.REFUSED), (0, Status.REFUSED)):
@@ -128,7 +136,7 @@ def test_ticks_interrupts_and_the_end() -> None:
     enclave = HostedEnclave(module)
     assert enclave.take(TICK.pack(Kind.TICK, 0)) == []
     assert enclave.interrupted(2) == []
-    assert module.calls == [(hosted.TICKED, b"\x07\0"), (hosted.INTERRUPT, b"\x02\0")]
+    assert module.calls == [(Function.TICK, b"\x07\0"), (Function.INTERRUPT, b"\x02\0")]
     with pytest.raises(Stopped):
         enclave.take(bytes([Kind.STOP]))
     with pytest.raises(PoisonedError, match="kind 0x0d"):

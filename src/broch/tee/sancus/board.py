@@ -10,9 +10,8 @@ so many cycles. What peripherals ask for meanwhile waits in :meth:`Board.interru
 """
 
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import IntEnum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from broch.cpu.msp430 import (
@@ -32,7 +31,7 @@ from broch.tee.sancus import memory
 from broch.tee.sancus.instructions import PROTECT, Sancus, wipe
 from broch.tee.sancus.layout import Layout, overlap
 from broch.tee.sancus.module_file import ModuleFile, Part
-from broch.tee.sancus.protection import VIOLATION_VECTOR, Module, Protection, Violation
+from broch.tee.sancus.protection import VIOLATION_VECTOR, Protection, Violation
 
 MAX_CYCLES: Final = 20_000_000  # that one call may take; some seconds
 PARTS: Final = 16  # that the hardware can protect at a time
@@ -45,18 +44,6 @@ _BR_R4: Final = 0x4400
 _JMP_SELF: Final = 0x3FFF
 _IDLE_CYCLES: Final = 10_000_000  # for what the UART still has to do
 _NO_VECTORS: Final = (1 << VIOLATION_VECTOR) | 1 << 15
-
-
-class Function(IntEnum):
-    """What a module's entry point is entered for (docs/sancus-abi.md)."""
-
-    START = 0
-    ATTEST = 1
-    GRANT = 2
-    INPUT = 3
-    ENTRY = 4
-    TICK = 5
-    INTERRUPT = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +62,7 @@ class LoadedModule:
     """A module that the hardware protects now."""
 
     file: ModuleFile
-    ids: tuple[int, ...] = field(default=())  # of its parts
+    ids: tuple[int, ...]  # of its parts
 
     @property
     def entry(self) -> int:
@@ -221,9 +208,9 @@ class Board:
         self.loaded.remove(loaded)
         self._remove(loaded.ids)
 
-    def _remove(self, ids: Iterator[int] | list[int] | tuple[int, ...]) -> None:
+    def _remove(self, ids: Iterable[int]) -> None:
         for number in ids:
-            module: Module | None = self.protection.modules.get(number)
+            module = self.protection.modules.get(number)
             if module is not None:
                 wipe(self.cpu, module)
                 self.protection.remove(module)

@@ -27,8 +27,6 @@ CHALLENGE_SIZE: Final = 32  # bytes
 NONCE_SIZE: Final = 16
 TAG_SIZE: Final = 16
 ATTEST: Final = b"\x01\x00"
-GRANT: Final = b"\x02"
-CONFIRM: Final = b"\x03\x00"
 _HEAD: Final = struct.Struct(f"<4sH{LAYOUT_SIZE}sH{CHALLENGE_SIZE}s{NONCE_SIZE}s{TAG_SIZE}s")
 
 

@@ -14,8 +14,9 @@ from broch.crypto.spongent import SpongeWrap
 from broch.errors import UsageError
 from broch.image.toolchain import find
 from broch.tee.contract import CompileSettings
+from broch.tee.hosting import Function
 from broch.tee.sancus import instructions, keys
-from broch.tee.sancus.board import Board, Function, Outcome
+from broch.tee.sancus.board import Board, Outcome
 from broch.tee.sancus.compiling import build
 from broch.tee.sancus.keys import vendor_key
 from broch.tee.sancus.module_file import ModuleFile, read_module

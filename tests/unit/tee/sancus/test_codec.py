@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from broch.errors import UsageError
 from broch.image.toolchain import find
-from broch.tee.sancus.board import Function
+from broch.tee.hosting import Function
 
 from .c_module import Running, records
 

@@ -7,8 +7,8 @@ import pytest
 from broch.cpu.msp430 import TooLargeError, read_elf
 from broch.errors import BrochError, MalformedError, UsageError
 from broch.tee.contract import Compiler, CompileSettings
+from broch.tee.hosting import Function
 from broch.tee.sancus import TEE, memory
-from broch.tee.sancus.board import Function
 from broch.tee.sancus.compiling import build
 from broch.tee.sancus.keys import identity
 from broch.tee.sancus.module_file import read_module

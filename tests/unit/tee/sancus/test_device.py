@@ -7,9 +7,8 @@ import pytest
 from broch.cpu.msp430 import OverlapError, TooLargeError
 from broch.errors import BrochError, DecodeError, PolicyError, UntrustedError, UsageError
 from broch.tee.contract import Packed, SealBinding, SealKeyRequest
-from broch.tee.hosting import HostedModule, Microcontroller, SharedKeyTee
+from broch.tee.hosting import Function, HostedModule, Microcontroller, SharedKeyTee
 from broch.tee.sancus import TEE, memory
-from broch.tee.sancus.board import Function
 from broch.tee.sancus.device import SancusDevice
 from broch.tee.sancus.panel import MAX_SEND
 

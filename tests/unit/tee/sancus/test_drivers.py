@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from broch.cpu.msp430 import read_elf
-from broch.tee.sancus.board import Board, Function
+from broch.tee.hosting import Function
+from broch.tee.sancus.board import Board
 from broch.tee.sancus.layout import Layout
 
 from .c_module import NODE_KEY, VENDOR, Running, compiled

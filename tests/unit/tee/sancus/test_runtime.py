@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from broch.tee.hosting import Function
 from broch.tee.sancus import memory
-from broch.tee.sancus.board import Board, Function
+from broch.tee.sancus.board import Board
 
 from .c_module import NODE_KEY, Running, opened, records, sealed
 
