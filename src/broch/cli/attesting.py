@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from broch.cli.endorsements import app as endorsements_app
+from broch.cli.options import Json
 
 serve = typer.Typer(help="Serve over HTTP.", rich_markup_mode=None)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 File = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="Binary, base64, hex or PEM; - is standard input."),

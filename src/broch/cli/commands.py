@@ -10,6 +10,7 @@ import typer
 from broch.cli import attesting
 from broch.cli.device import app as device
 from broch.cli.import_ import app as import_
+from broch.cli.options import AppArgument, AppOption, Json
 from broch.cli.sancus import app as sancus
 from broch.cli.sgx import app as sgx
 from broch.errors import UsageError
@@ -28,25 +29,6 @@ app.add_typer(sgx, name="sgx")
 app.add_typer(import_, name="import")
 app.add_typer(sancus, name="sancus")
 app.add_typer(device, name="device")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
-AppArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="APP",
-        help="Name or descriptor; else the app.toml here, else the only running app.",
-        show_default=False,
-    ),
-]
-AppOption = Annotated[
-    str | None,
-    typer.Option(
-        "--app",
-        metavar="APP",
-        help="Name or descriptor; else the app.toml here, else the only running app.",
-        show_default=False,
-    ),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -248,8 +230,14 @@ def image_build(
         str, typer.Option("--tee", metavar="TEE", help="sgx, trustzone, keystone or sancus.")
     ],
     app_name: Annotated[
-        str, typer.Option("--app", metavar="NAME", help="The application that it is for.")
-    ] = "app",
+        str | None,
+        typer.Option(
+            "--app",
+            metavar="NAME",
+            help="Not of C: the application that it is for; else app.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -309,6 +297,8 @@ def image_build(
         threads=threads,
     )
     if source.suffix == compiling.SUFFIX:
+        if app_name is not None:
+            raise UsageError("a module in C is of no application", place="--app")
         return compiling.build(
             source,
             tee=tee,
@@ -326,7 +316,7 @@ def image_build(
     return build(
         source,
         tee=tee,
-        app=app_name,
+        app="app" if app_name is None else app_name,
         name=name,
         files=files or [],
         version=version,

@@ -4,23 +4,14 @@ from typing import Annotated, Any
 
 import typer
 
+from broch.cli.options import AppOption, Json
 from broch.errors import UsageError
 
 app = typer.Typer(
     help="Press buttons and look at lamps of emulated devices.", rich_markup_mode=None
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 Where = Annotated[
     str, typer.Argument(metavar="NODE.PERIPHERAL", help="field.button, or field.1.0 for a pin.")
-]
-AppOption = Annotated[
-    str | None,
-    typer.Option(
-        "--app",
-        metavar="APP",
-        help="Name or descriptor; else the app.toml here, else the only running app.",
-        show_default=False,
-    ),
 ]
 
 

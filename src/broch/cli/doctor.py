@@ -55,7 +55,7 @@ def doctor(*, as_json: bool) -> int:
     else:
         _print(checks)
     if lacking:
-        output.note(f"error: {error}")
+        output.note_error(error)
         return error.exit_code
     if not as_json:
         output.say("Everything that is needed is here.")

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from broch.cli.options import Json
+
 app = typer.Typer(
     help="Fetch, carry and look at what manufacturers publish about their hardware.",
     rich_markup_mode=None,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 Store = Annotated[
     Path | None,
     typer.Option(

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from broch.cli import binary, output
 from broch.cli.table import Table
 from broch.cli.table import show as show_table
-from broch.errors import UndecidedError, UsageError
+from broch.errors import MalformedError, UndecidedError, UsageError
 
 if TYPE_CHECKING:
     from broch.attest.endorsements import Entry, Store, Subject
 
 COLUMNS: Final = ["subject", "state", "issued", "until", "from"]
 _MAX_SOURCE: Final = 500  # characters
-_INCOMPLETE: Final = UndecidedError.exit_code
 
 
 def export(out: Path, *, wanted: Sequence[Path], store: Path | None, as_json: bool) -> int:
@@ -67,7 +66,11 @@ def import_(file: Path, *, store: Path | None, anchors: Sequence[Path], as_json:
     from broch.attest.endorsements.checks import check
 
     roots = read_anchors(anchors)
-    packed = bundle.decode(binary.read(file, bundle.MAX_BUNDLE + 1))
+    try:
+        packed = bundle.decode(binary.read(file, bundle.MAX_BUNDLE + 1))
+    except MalformedError as exc:
+        exc.place = f"{file}: {exc.place}"
+        raise
     for item in packed:  # all of it, before any of it is kept
         check(item.subject, item.items, roots)
     kept = Store.create(folder_of(store))
@@ -104,12 +107,22 @@ def show(file: Path | None, *, store: Path | None, at: str | None, as_json: bool
     if file is not None:
         found = {subject: found.get(subject) for subject in needed([file], None, kept)}
     states = {subject: _state(entry, when) for subject, entry in found.items()}
+    error = None
+    if file is not None and not set(states.values()) <= {"current"}:
+        error = UndecidedError(
+            "the store does not hold all that this evidence needs",
+            hint=f"broch endorsements fetch {file}",
+        )
     if as_json:
         subjects = [
             {"subject": str(subject), "state": states[subject], **_entry_data(kept, entry)}
             for subject, entry in found.items()
         ]
-        output.print_json({"store": str(kept.folder), "at": when.isoformat(), "subjects": subjects})
+        data: dict[str, Any] = {"store": str(kept.folder), "at": when.isoformat()}
+        data["subjects"] = subjects
+        if error is not None:
+            data["error"] = output.error_data(error)
+        output.print_json(data)
     else:
         rows = [
             row_of(entry, states[subject])
@@ -119,11 +132,10 @@ def show(file: Path | None, *, store: Path | None, at: str | None, as_json: bool
         ]
         show_table(Table(columns=COLUMNS, rows=rows))
         output.say(f"in {kept.folder}, at {when.isoformat()}")
-    if file is None or set(states.values()) <= {"current"}:
+    if error is None:
         return 0
-    output.note("error: the store does not hold all that this evidence needs")
-    output.note(f"hint: broch endorsements fetch {output.clean(str(file))}")
-    return _INCOMPLETE
+    output.note_error(error)
+    return error.exit_code
 
 
 def _state(entry: "Entry | None", at: datetime) -> str:

@@ -41,12 +41,15 @@ def fetch(
         kept = Store.create(folder_of(store))
         fetcher = Fetcher(kept, [intel, AmdKds(http, kds or AMD_KDS)], anchors=roots)
         outcomes, errors = _fetch_all(fetcher, subjects, refresh=refresh)
+    worst = max(errors, key=lambda error: error.exit_code, default=None)
     if as_json:
         data: dict[str, Any] = {
             "store": str(kept.folder),
             "subjects": [_outcome_data(item) for item in outcomes],
             "problems": [output.error_data(error) for error in errors],
         }
+        if worst is not None:
+            data["error"] = output.error_data(worst)
         output.print_json(data)
     else:
         rows = [row_of(item.entry, item.state.value) for item in outcomes]
@@ -56,10 +59,8 @@ def fetch(
         if item.problem is not None:
             output.note(f"warning: {item.entry.subject}: {output.clean(item.problem)}")
     for error in errors:
-        output.note(f"error: {output.clean(str(error))}")
-        if error.hint:
-            output.note(f"hint: {output.clean(error.hint)}")
-    return max((error.exit_code for error in errors), default=0)
+        output.note_error(error)
+    return worst.exit_code if worst is not None else 0
 
 
 def _fetch_early(

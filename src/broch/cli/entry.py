@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code."""
     output.prepare_streams()
-    as_json = "--json" in arguments
+    as_json = "--json" in _own(arguments)
     try:
         code = _invoke(list(arguments), as_json)
         sys.stdout.flush()
@@ -40,6 +40,11 @@ def run(arguments: Sequence[str]) -> int:
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _own(arguments: Sequence[str]) -> Sequence[str]:
+    """Those before ``--``; what comes after is for somebody else (``broch run``)."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def _invoke(arguments: list[str], as_json: bool) -> int:
@@ -89,9 +94,7 @@ def _fail(error: BrochError, as_json: bool) -> int:
         output.note("".join(traceback.format_exception(error)).rstrip())
     if as_json:
         output.print_json({"error": output.error_data(error)})
-    output.note(f"error: {output.clean(str(error))}")
-    if error.hint:
-        output.note(f"hint: {output.clean(error.hint)}")
+    output.note_error(error)
     return error.exit_code
 
 

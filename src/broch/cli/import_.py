@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from broch.cli.options import Json
+
 app = typer.Typer(help="Import applications of other frameworks.", rich_markup_mode=None)
 
 
@@ -35,9 +37,7 @@ def reactive(
     native: Annotated[
         str, typer.Option("--native", metavar="TEE", help="The TEE for nodes that had none.")
     ] = "sgx",
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object for programs.")
-    ] = False,
+    json: Json = False,
 ) -> int:
     """Write an app.toml with the same nodes, modules and connections, and sources to fill in."""
     from broch.cli.import_reactive import import_reactive

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broch.app.reactive import MAX_FILE, read_reactive
 from broch.app.reactive_app import Imported, Outcome, translate
-from broch.cli import output
+from broch.cli import binary, output
 from broch.errors import UsageError
 from broch.image import is_name
 from broch.tee import registry
@@ -29,7 +29,9 @@ def import_reactive(
     if not is_name(app):
         hint = "a name begins with a-z and goes on with a-z, 0-9, - or _: give one with --name"
         raise UsageError(f"{app!r} is not a name", place="--name", hint=hint)
-    imported = translate(read_reactive(_read(path), path.name), app=app, native=native)
+    imported = translate(
+        read_reactive(binary.read(path, MAX_FILE + 1), path.name), app=app, native=native
+    )
     folder = out if out is not None else Path(app)
     _write(folder, imported.files)
     if as_json:
@@ -44,14 +46,6 @@ def _name_of(path: Path) -> str:
     stem = path.stem.removeprefix("descriptor").lstrip("-_.")
     text = stem or path.absolute().parent.name
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_FILE + 1)
-    except OSError as exc:
-        raise UsageError(f"cannot read: {exc.strerror}", place=str(path)) from None
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:

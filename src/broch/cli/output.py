@@ -86,6 +86,13 @@ def error_data(error: BrochError) -> dict[str, str | None]:
     }
 
 
+def note_error(error: BrochError) -> None:
+    """An error as people see it."""
+    note(f"error: {clean(str(error))}")
+    if error.hint:
+        note(f"hint: {clean(error.hint)}")
+
+
 def clean(text: str) -> str:
     """``text`` without anything that a terminal would act on; line breaks stay."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

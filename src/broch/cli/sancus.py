@@ -7,13 +7,25 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from broch.errors import UsageError
+from broch.cli.options import Json
+from broch.errors import MalformedError, UsageError
 
 app = typer.Typer(
     help="Keys of Sancus nodes, vendors and modules.", rich_markup_mode=None, no_args_is_help=False
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the key there, for you alone; else print it.",
+        show_default=False,
+    ),
+]
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
+_MAX_ELF: Final = 1 << 23  # bytes
+_MAX_KEY: Final = 128  # bytes of a key's file
 _HINT: Final = "keys are secret: give a file with the key in hexadecimal, or - for standard input"
 
 
@@ -28,16 +40,7 @@ def keys(
     vendor: Annotated[
         str, typer.Option("--vendor", metavar="ID", help="The vendor's number: 1, 0x1234 ...")
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write the key there, for you alone; else print it.",
-            show_default=False,
-        ),
-    ] = None,
+    out: Out = None,
     json: Json = False,
 ) -> int:
     """Derive the key that a node shares with a vendor."""
@@ -61,25 +64,21 @@ def module_key(
         str | None,
         typer.Option("--name", metavar="NAME", help="Which module of it.", show_default=False),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write the key there, for you alone; else print it.",
-            show_default=False,
-        ),
-    ] = None,
+    out: Out = None,
     json: Json = False,
 ) -> int:
     """Derive the key of a module from its text and its place."""
+    from broch.cli import binary
     from broch.tee.sancus.keys import identity
     from broch.tee.sancus.keys import module_key as derive
     from broch.tee.sancus.module_file import parts
 
     key = _read_key(vendor_key, "vendor key")
-    found = parts(_read(elf))
+    try:
+        found = parts(binary.read(elf, _MAX_ELF))
+    except MalformedError as exc:
+        exc.place = str(elf)
+        raise
     names = ", ".join(found)
     if name is None and len(found) > 1:
         raise UsageError(
@@ -136,23 +135,14 @@ def _number(text: str) -> int:
 
 
 def _read_key(where: str, what: str) -> bytes:
-    import sys
+    from broch.cli import binary
+    from broch.tee.sancus.keys import check_size
 
     if _HEX.fullmatch(where) and len(where) in (16, 20, 32) and not Path(where).exists():
         raise UsageError(f"the {what} itself was given", place="command line", hint=_HINT)
-    text = sys.stdin.read(128) if where == "-" else _read(Path(where), 128).decode("latin-1")
-    if not _HEX.fullmatch(text.strip()):
+    text = binary.read(Path(where), _MAX_KEY).decode("latin-1").strip()
+    if not _HEX.fullmatch(text):
         raise UsageError(f"no {what} in hexadecimal", place=where, hint=_HINT)
-    from broch.tee.sancus.keys import check_size
-
-    key = bytes.fromhex(text.strip())
+    key = bytes.fromhex(text)
     check_size(key, what)
     return key
-
-
-def _read(path: Path, limit: int = 1 << 23) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(limit)
-    except OSError as exc:
-        raise UsageError(f"cannot read: {exc.strerror}", place=str(path)) from None

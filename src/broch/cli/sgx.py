@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from broch.cli.options import Json
+
 app = typer.Typer(
     help="Convert, compose, measure, inspect and sign SGX enclaves (SGXS streams).",
     rich_markup_mode=None,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 Stream = Annotated[Path, typer.Argument(metavar="FILE", help="An SGXS stream; - is stdin.")]
 
 

@@ -134,6 +134,7 @@ def test_fetch_goes_on_after_a_failure(run: Run, pcs: Publisher) -> None:
     assert done.code == 6
     assert len(done.json["subjects"]) == 3
     assert [item["code"] for item in done.json["problems"]] == ["undecided"]
+    assert done.json["error"] == done.json["problems"][0]
     assert "error:" in done.err
     assert "404" in done.err
 
@@ -180,6 +181,8 @@ def test_show(run: Run, kds: Publisher) -> None:
     done = run("show", "quote", "--json")
     assert done.code == 6
     assert {item["state"] for item in done.json["subjects"]} == {"missing"}
+    assert done.json["error"]["code"] == "undecided"
+    assert done.json["error"]["hint"] == "broch endorsements fetch quote"
 
 
 def test_export_only_what_is_wanted(run: Run, kds: Publisher, pcs: Publisher) -> None:
@@ -225,6 +228,7 @@ def test_what_is_no_bundle_is_malformed(run: Run, content: bytes) -> None:
     Path("bundle").write_bytes(content)
     done = run("import", "bundle")
     assert done.code == 3
+    assert done.err.startswith("error: bundle: bundle: offset ")
     assert not Path("home").exists()
 
 

@@ -159,6 +159,29 @@ def test_usage_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_what_comes_after_two_dashes_is_for_the_enclave(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert entry.run(["run", "nowhere.sgxs", "--", "--json"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: nowhere.sgxs: cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "error"),
+    [
+        ("m.c", ["--app", "x"], "error: --app: a module in C is of no application"),
+        ("m.py", ["--library"], "error: --library: is for modules in C"),
+    ],
+)
+def test_options_of_modules_in_the_other_language(
+    capsys: pytest.CaptureFixture[str], source: str, option: list[str], error: str
+) -> None:
+    assert entry.run(["image", "build", source, "--tee", "sgx", *option]) == 2
+    assert capsys.readouterr().err.startswith(error)
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     import broch
 

@@ -61,8 +61,8 @@ def test_the_name_of_a_descriptor_that_has_one(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
-        (["nowhere.json"], 2, "nowhere.json: cannot read: No such file"),
-        (["counter"], 2, "counter: cannot read: Is a directory"),
+        (["nowhere.json"], 2, "nowhere.json: cannot be read: No such file"),
+        (["counter"], 2, "counter: cannot be read: Is a directory"),
         (["counter/descriptor.json"], 2, "counter: is there already; nothing was written"),
         (["counter/descriptor.json", "-o", "a/b"], 2, "a/b: cannot be made: No such file"),
         (["counter/descriptor.json", "--name", "A b"], 2, "'A b' is not a name"),

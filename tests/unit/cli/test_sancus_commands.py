@@ -30,10 +30,15 @@ def test_a_vendor_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.err == "vendor_id: 4660\n"
 
 
+def typed(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``data`` on standard input."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+
 def test_from_standard_input_to_a_private_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(NODE))
+    typed(NODE.encode(), monkeypatch)
     run = ["sancus", "keys", "--node-key", "-", "--vendor", "4660", "-o", "out.key", "--json"]
     assert entry.run(run) == 0
     said = capsys.readouterr()
@@ -68,8 +73,12 @@ def test_a_module_key(capsys: pytest.CaptureFixture[str]) -> None:
             2,
             "there is no module 'x'",
         ),
-        (["module-key", "no.elf", "--vendor-key", "vendor.key"], 2, "cannot read"),
-        (["module-key", "node.key", "--vendor-key", "vendor.key"], 3, "not a sound ELF file"),
+        (["module-key", "no.elf", "--vendor-key", "vendor.key"], 2, "no.elf: cannot be read"),
+        (
+            ["module-key", "node.key", "--vendor-key", "vendor.key"],
+            3,
+            "node.key: not a sound ELF file",
+        ),
         (["module-key", "led.elf", "--vendor-key", VENDOR], 2, "the vendor key itself was given"),
         (["module-key", "led.elf", "--vendor-key", "led.elf"], 2, "no vendor key in hexadecimal"),
         (["keys", "--node-key", "node.key", "--vendor", "x"], 2, "vendor id 'x' is no number"),
@@ -84,3 +93,11 @@ def test_what_is_wrong(
     Path("short.key").write_text("00112233")
     assert entry.run(["sancus", *arguments]) == code
     assert text in capsys.readouterr().err
+
+
+def test_binary_on_standard_input_is_no_key(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed(b"\xff\xfe\xc3", monkeypatch)
+    assert entry.run(["sancus", "keys", "--node-key", "-", "--vendor", "1"]) == 2
+    assert "no node key in hexadecimal" in capsys.readouterr().err
