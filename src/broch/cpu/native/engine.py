@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from broch.cpu.native import ptrace
+from broch.cpu.native.nearness import Nearness
 from broch.cpu.native.process import TracedProcess
 from broch.cpu.x86_64 import EXECUTE, PAGE, READ, Memory, Region, Registers, Stop, StopKind
 from broch.errors import InternalError, UndecidedError
@@ -65,6 +66,7 @@ class NativeEngine:
             for index, thread in enumerate(self._ids)
             for signal_, kind in _KINDS.items()
         }
+        self._nearness = Nearness(self._ids[0]) if threads == 1 else None
         self._is_open = True
 
     @property
@@ -82,10 +84,13 @@ class NativeEngine:
 
     def wait(self) -> Stop | None:
         """See :meth:`broch.cpu.x86_64.Engine.wait`."""
+        nearness = self._nearness
         while True:
             news = self._waiter.any()
             known = self._stops.get(news)
             if known is not None:
+                if nearness is not None:
+                    nearness.stopped()
                 tracee, stop = known
                 tracee.fetch()
                 if stop.kind is StopKind.SYSCALL:  # else the kernel may "restart" it
@@ -104,6 +109,8 @@ class NativeEngine:
             return False
         if thread < 0 or status & 0xFF != _STOPPED:
             raise InternalError("the process that the code runs in was killed")
+        if status >> 8 == signal.SIGPROF and self._nearness is not None:
+            self._nearness.ticked()
         if thread == self._leader:
             ptrace.resume(ptrace.PTRACE_CONT, thread)
             return status >> 8 == signal.SIGUSR1
@@ -124,6 +131,8 @@ class NativeEngine:
         if self._is_open:
             self._is_open = False
             self._process.kill()
+            if self._nearness is not None:
+                self._nearness.ticked()
 
 
 def probe() -> None:

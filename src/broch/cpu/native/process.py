@@ -18,6 +18,7 @@ from broch.errors import InternalError
 
 _SYS_MMAP: Final = 9
 _SYS_MUNMAP: Final = 11
+_SYS_SETITIMER: Final = 38
 _SYS_CLONE: Final = 56
 _SYS_PRCTL: Final = 157
 _SYS_ARCH_PRCTL: Final = 158
@@ -27,6 +28,7 @@ _MAP_SHARED: Final = 0x1
 _MAP_FIXED_NOREPLACE: Final = 0x100000
 # CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM
 _THREAD: Final = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000
+_ITIMER_PROF: Final = 2
 _PR_SET_TSC: Final = 26
 _PR_TSC_SIGSEGV: Final = 2
 _PR_SET_DUMPABLE: Final = 4
@@ -42,7 +44,8 @@ _USER_END: Final = 1 << 47
 class TracedProcess:
     """A process with the given memory and ``threads`` threads, all of them stopped.
 
-    ``leader`` is a further thread, which rests: a signal to it wakes whoever waits.
+    ``leader`` is a further thread, which rests: a signal to it wakes whoever waits. If there is but
+    one thread beside it, one of the two gets a SIGPROF for every tick of CPU time that both use.
     """
 
     def __init__(self, regions: Sequence[Region], threads: int, *, forbid_tsc: bool) -> None:
@@ -63,6 +66,8 @@ class TracedProcess:
             for region in regions:
                 self._map(region, inherited[region.memory.descriptor])
             self._restrict(forbid_tsc=forbid_tsc)
+            if threads == 1:
+                self._call(_SYS_SETITIMER, _ITIMER_PROF, stub.TICK, 0)
             for _ in range(threads):
                 self.threads.append(self._clone())
             self._call(

@@ -3,6 +3,7 @@
     start   die with the tracer's thread, then
     rest    pause, for ever: where the first thread stays, so that it can be woken
     inject  a system call and a breakpoint: how the tracer makes a call in this process's name
+    tick    how much CPU time it may use until it gets a signal (struct itimerval)
     filter  what the kernel will do for this process once it is set up (seccomp)
 
 The filter allows what the first thread still does by itself: nothing but to wait. All code that
@@ -12,6 +13,8 @@ it go on otherwise, the filter ends the process.
 
 import struct
 from typing import Final
+
+from broch.cpu.native.nearness import TICK_US
 
 BASE: Final = 0x200000
 _PR_SET_PDEATHSIG: Final = 1
@@ -61,14 +64,16 @@ _FILTER: Final = _filter()
 START: Final = BASE + _HEADERS
 REST: Final = START + len(_START)
 INJECT: Final = REST + len(_REST)
-_FILTER_AT: Final = -(-(INJECT + len(_INJECT)) // 8) * 8
+TICK: Final = -(-(INJECT + len(_INJECT)) // 8) * 8
+_TICK: Final = struct.pack("<4Q", 0, TICK_US, 0, TICK_US)
+_FILTER_AT: Final = TICK + len(_TICK)
 FILTER_PROGRAM: Final = _FILTER_AT + len(_FILTER)  # struct sock_fprog
 
 
 def program() -> bytes:
     """The ELF file."""
-    code = (_START + _REST + _INJECT).ljust(_FILTER_AT - START, b"\xcc")
-    code += _FILTER + struct.pack("<HxxxxxxQ", len(_FILTER) // 8, _FILTER_AT)
+    code = (_START + _REST + _INJECT).ljust(TICK - START, b"\xcc")
+    code += _TICK + _FILTER + struct.pack("<HxxxxxxQ", len(_FILTER) // 8, _FILTER_AT)
     size = _HEADERS + len(code)
     header = _EHDR.pack(
         *(b"\x7fELF", 2, 1, 1),  # 64-bit, little-endian, version 1

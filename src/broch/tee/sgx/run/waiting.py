@@ -5,6 +5,7 @@ be answered at once is a :class:`Blocking`, which a worker runs; its :class:`Int
 its waits.
 """
 
+import contextlib
 import os
 import select
 import threading
@@ -88,6 +89,8 @@ class Workers:
         self._all: set[_Worker] = set()
         self._lock = threading.Lock()
         self._is_open = True
+        # An engine may keep the thread that drives it, and so starts workers, on one CPU.
+        self._cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
     def submit(
         self, blocking: Blocking, done: Callable[[Answer | BaseException], None]
@@ -97,7 +100,7 @@ class Workers:
         What is returned calls it off; that is no use any more when ``done`` was called.
         """
         with self._lock:
-            worker = self._idle.pop() if self._idle else _Worker(self._release)
+            worker = self._idle.pop() if self._idle else _Worker(self._release, self._cpus)
             self._all.add(worker)
         return worker.begin(blocking, done)
 
@@ -118,8 +121,9 @@ class Workers:
 
 
 class _Worker:
-    def __init__(self, release: Callable[["_Worker"], None]) -> None:
+    def __init__(self, release: Callable[["_Worker"], None], cpus: set[int] | None) -> None:
         self._release = release
+        self._cpus = cpus
         self._wanted = threading.Semaphore(0)
         self._job: tuple[Blocking, Callable[[Answer | BaseException], None]] | None = None
         self._interrupt: Interrupt | None = None
@@ -144,6 +148,9 @@ class _Worker:
         self._wanted.release()
 
     def _run(self) -> None:
+        if self._cpus is not None:
+            with contextlib.suppress(OSError):  # CPUs went meanwhile: the kernel chose others
+                os.sched_setaffinity(0, self._cpus)
         while True:
             self._wanted.acquire()
             job, interrupt = self._job, self._interrupt

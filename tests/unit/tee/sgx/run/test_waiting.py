@@ -88,6 +88,19 @@ def _sleep(interrupt: Interrupt) -> Answer:
     return 0, 0
 
 
+def test_workers_run_anywhere_though_who_starts_them_may_not() -> None:
+    everywhere = os.sched_getaffinity(0)
+    workers = Workers()
+    results: Results = SimpleQueue()
+    os.sched_setaffinity(0, {min(everywhere)})
+    try:
+        workers.submit(Blocking(lambda _: (0, len(os.sched_getaffinity(0)))), results.put)
+        assert results.get(timeout=SECONDS) == (0, len(everywhere))
+    finally:
+        os.sched_setaffinity(0, everywhere)
+        workers.close()
+
+
 def test_closing_calls_everything_off(descriptors: tuple[int, int]) -> None:
     workers = Workers()
     results: Results = SimpleQueue()
