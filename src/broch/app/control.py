@@ -92,7 +92,13 @@ class ControlClient:
 
 def _ask(sock: socket.socket, question: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Send a question; the lines that come back."""
-    line = msgspec.json.encode(question) + b"\n"
+    try:
+        line = msgspec.json.encode(question) + b"\n"
+    except UnicodeEncodeError as exc:  # of a shell's bytes, or of half a pair in JSON
+        raise UsageError(
+            f"not text: {exc.object[exc.start : exc.end]!r:.40} is no character",
+            hint="write it in UTF-8",
+        ) from None
     if len(line) > MAX_LINE:
         raise UsageError(f"{len(line)} bytes are too many for one question")
     rest = b""

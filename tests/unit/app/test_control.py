@@ -132,6 +132,9 @@ def test_questions_that_make_no_sense(shared_home: Home, app_folder: Path) -> No
             with shared_home.app("strange").connect() as sock:
                 sock.sendall(line)
                 assert b'{"error":{"code":"' + code in sock.recv(4096)
+        for text in ("\udcff", "\ud800"):  # of a shell's bytes, of half a pair in JSON
+            with pytest.raises(UsageError, match="is no character"):
+                ControlClient(shared_home, "strange").call("source", text)
     finally:
         ControlClient(shared_home, "strange").down()
 

@@ -20,6 +20,7 @@ from broch.tee.sancus.board import Board
 MAX_SEND: Final = 256  # bytes at a time
 MAX_HEARD: Final = 4096  # bytes of the serial line that are remembered
 _UART: Final = "uart"
+_PORTS: Final = tuple("123456")
 _HINT: Final = "peripherals: pins 1.0 to 6.7, ports 1 to 6, uart"
 
 
@@ -89,7 +90,7 @@ class Panel:
 
     def _send(self, target: str, value: Any) -> None:
         if target != _UART:
-            raise UsageError(f"unknown peripheral {target!r:.40} to send to", hint=_HINT)
+            raise _unknown(target, _UART)
         if not isinstance(value, str) or not 0 < len(value.encode()) <= MAX_SEND:
             raise UsageError(f"expected 1 to {MAX_SEND} bytes of text to send")
         self._check_owned(_UART, self._board.uart.addresses)
@@ -97,13 +98,13 @@ class Panel:
 
     def _pin(self, target: str) -> tuple[DigitalPort, int]:
         number, dot, pin = target.partition(".")
-        if not dot or pin not in tuple("01234567"):
-            raise UsageError(f"unknown peripheral {target!r:.40}, expected a pin", hint=_HINT)
-        return self._port(number, target), int(pin)
+        if not dot or number not in _PORTS or pin not in tuple("01234567"):
+            raise _unknown(target, "a pin")
+        return self._port(number), int(pin)
 
-    def _port(self, number: str, target: str | None = None) -> DigitalPort:
-        if number not in tuple("123456"):
-            raise UsageError(f"unknown peripheral {target or number!r:.40}", hint=_HINT)
+    def _port(self, number: str) -> DigitalPort:
+        if number not in _PORTS:
+            raise _unknown(number, "a port")
         port = self._board.ports[int(number)]
         self._check_owned(f"port {number}", port.addresses)
         return port
@@ -123,3 +124,7 @@ class Panel:
                 if all(part[0] in secret and part[-1] in secret for part in addresses):
                     return loaded.file.module.name
         return None
+
+
+def _unknown(target: str, expected: str) -> UsageError:
+    return UsageError(f"unknown peripheral {target!r:.40}, expected {expected}", hint=_HINT)
