@@ -8,8 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from broch.app.home import Home
-from broch.cli import output
-from broch.cli.image import write_whole
+from broch.cli import binary, output
 from broch.cli.sgx_tools import named_number
 from broch.errors import UsageError
 from broch.image import is_name
@@ -103,7 +102,7 @@ def _write(built: Compiled, stem: Path) -> dict[str, str]:
     written = {}
     for suffix, data in built.files.items():
         path = stem.with_name(stem.name + suffix)
-        write_whole(path, data)
+        binary.write_file(path, [data])
         written[suffix.removeprefix(".")] = str(path)
     return written
 

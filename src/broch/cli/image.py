@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from broch.app.build import Sources, read_sources
 from broch.app.descriptor import ModuleSpec
 from broch.app.home import Home
-from broch.cli import output
+from broch.cli import binary, output
 from broch.enclave.launcher import Launcher
 from broch.errors import DecodeError, MalformedError, UsageError
 from broch.image import Image, Interface, is_name
@@ -112,26 +111,8 @@ def _write(packed: Packed, path: Path) -> dict[str, str]:
     if packed.signature is not None:
         parts["signature"] = (path.with_name(path.name + ".sig"), packed.signature)
     for file, data in parts.values():
-        write_whole(file, data)
+        binary.write_file(file, [data])
     return {what: str(file) for what, (file, _) in parts.items()}
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Put ``data`` into a file that is there whole or not at all; raises :class:`UsageError`."""
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as exc:
-        raise UsageError(f"cannot be written: {exc.strerror}", place=str(path)) from None
 
 
 def _print(

@@ -68,7 +68,7 @@ def _settings(
     if ear is not None:
         from broch.attest.ear import read_key
 
-        key = read_key(binary.read(ear), str(ear))
+        key = read_key(binary.read_all(ear, binary.MAX_SMALL), str(ear))
     return Settings(
         policy=policy_file.load(policy),
         source=Shelf(source(endorsements), anchors=read_anchors(anchors)).get,

@@ -69,13 +69,19 @@ def sign(
     for warning in warnings:
         output.note(f"warning: {warning}")
     if keys.tbs is not None:
+        if target is not None:
+            raise UsageError(
+                "--tbs writes no SIGSTRUCT",
+                place=str(target),
+                hint="leave OUTPUT out: it is for the second step, with --signature",
+            )
         return _write_tbs(unsigned, keys.tbs, as_json=as_json)
     signed = _sign(unsigned, keys)
     out = target if target is not None else _default_target(source, in_hash)
     if verify_existing is not None:
-        public = signing.read_public_key(binary.read(verify_existing), str(verify_existing))
+        public = signing.read_public_key(_small(verify_existing), str(verify_existing))
         with at(out):
-            signing.verify_existing(binary.read(out), enclavehash, public, str(out))
+            signing.verify_existing(_small(out), enclavehash, public, str(out))
     if out == binary.STREAM and as_json:
         raise UsageError("--json and the SIGSTRUCT cannot both go to stdout", hint="name a file")
     binary.write(out, [signed.to_bytes()])
@@ -125,7 +131,7 @@ def _enclave(source: str, in_hash: bool) -> tuple[bytes, int]:
     path = Path(source)
     with at(path):
         if path == binary.STREAM:
-            stream = binary.read(path)
+            stream = binary.read_all(path)
             return sgxs.measure(stream), sgxs.read_create(stream).ssaframesize
         try:
             with path.open("rb") as file:
@@ -139,15 +145,18 @@ def _enclave(source: str, in_hash: bool) -> tuple[bytes, int]:
 def _sign(unsigned: Sigstruct, keys: Keys) -> Sigstruct:
     if keys.signature is not None and keys.public_key is not None:
         public: RSAPublicKey = signing.read_public_key(
-            binary.read(keys.public_key), str(keys.public_key)
+            _small(keys.public_key), str(keys.public_key)
         )
         with at(keys.signature):
-            return signing.join(unsigned, binary.read(keys.signature), public)
+            return signing.join(unsigned, _small(keys.signature), public)
     if keys.key is not None:
-        return sigstruct_.sign(
-            unsigned, signing.read_private_key(binary.read(keys.key), str(keys.key))
-        )
+        return sigstruct_.sign(unsigned, signing.read_private_key(_small(keys.key), str(keys.key)))
     return sigstruct_.sign(unsigned, dummy_key())
+
+
+def _small(path: Path) -> bytes:
+    """A key or a signature."""
+    return binary.read_all(path, binary.MAX_SMALL)
 
 
 def _default_target(source: str, in_hash: bool) -> Path:
@@ -190,7 +199,7 @@ def view(file: Path, format_: str) -> int:
     if format_ not in FORMATS:
         raise UsageError(f"no such format: {format_!r}", hint=f"one of {', '.join(FORMATS)}")
     with at(file):
-        shown = sigstruct_view.view(binary.read(file))
+        shown = sigstruct_view.view(_small(file))
     if format_ == "json":
         output.print_json(sigstruct_view.as_dict(shown))
     else:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from broch.cli import binary, output
 from broch.cli.progress import Counted, counted
-from broch.errors import DecodeError, MalformedError, UsageError
+from broch.errors import MalformedError, UsageError
 from broch.tee.sgx import append as append_
 from broch.tee.sgx import compose, measuring, sdk_image, sgxs
 from broch.tee.sgx import convert as convert_
@@ -17,7 +17,6 @@ from broch.tee.sgx import info as info_
 from broch.tee.sgx.signing import number
 
 MODES: Final = ("summary", "info", "list-pages", "list-all", "dump-mem")
-_UNSIZED_HINT: Final = "give it its size with: broch sgx append FILE -o SIZED"
 
 
 def convert(
@@ -43,7 +42,7 @@ def convert(
         library=library,
         sized=sized,
     )
-    data = binary.read(elf)
+    data = binary.read_all(elf)
     with at(elf):
         stream = convert_.convert(data, options)
     if out is None:
@@ -63,8 +62,6 @@ class _Place:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, MalformedError):
             error.place = self._name
-            if isinstance(error, DecodeError) and "UNSIZED" in error.problem:
-                error.hint = _UNSIZED_HINT
 
 
 def at(path: Path) -> _Place:
@@ -99,7 +96,7 @@ def default_output(path: Path, suffix: str) -> Path:
 
 def _deliver(pieces: Iterable[bytes], out: Path, *, as_json: bool, in_place: bool = False) -> int:
     """Write a stream and say what was written; a stream to standard output speaks for itself."""
-    if out == binary.STREAM:
+    if out == binary.STREAM or binary.is_special(out):
         if as_json:
             raise UsageError("--json and the stream cannot both go to stdout", hint="use -o FILE")
         binary.write(out, pieces)
@@ -171,7 +168,7 @@ def append(arguments: list[str]) -> int:
         if path == binary.STREAM or out != binary.STREAM:
             raise UsageError("-i writes to FILE itself: give no -o, and a file that is not stdin")
         out = path
-    stream = binary.read(path)
+    stream = binary.read_all(path)
     with at(path):
         result = append_.append(stream, operations, as_upstream=as_upstream)
     return _deliver([result], out, as_json=as_json)
@@ -185,7 +182,7 @@ def _operation(word: str, words: list[str]) -> append_.Part | append_.Align:
         hint = f"did you mean {near[0]!r}?" if near else "see broch sgx append --help"
         raise UsageError(f"no such option: {word}", place="broch sgx append", hint=hint)
     flags, measured = append_.parse_mode(word)
-    data = binary.read(Path(_parameter(word, words)))
+    data = binary.read_all(Path(_parameter(word, words)))
     return append_.Part(flags=flags, measured=measured, data=data)
 
 
@@ -212,7 +209,8 @@ def build(arguments: list[str], out: Path, *, as_json: bool) -> int:
 
 def _part(argument: str, kind: str, value: str | None) -> compose.Blob | compose.Thread:
     if value is not None and kind in compose.RIGHTS:
-        return compose.Blob(flags=compose.RIGHTS[kind], data=binary.read(Path(value)))
+        data = binary.read_all(Path(value))
+        return compose.Blob(flags=compose.RIGHTS[kind], data=data)
     if value is not None and kind == "tcs" and value.startswith("nssa:"):
         return compose.Thread(nssa=named_number(argument, value.removeprefix("nssa:")))
     near = difflib.get_close_matches(kind, [*compose.RIGHTS, "tcs", "ssaframesize"], 1)
@@ -230,7 +228,7 @@ def info(mode: str, file: Path | None, *, as_json: bool) -> int:
         near = difflib.get_close_matches(mode, MODES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(MODES)}"
         raise UsageError(f"no such mode: {mode!r}", place="broch sgx info", hint=hint)
-    stream = binary.read(file)
+    stream = binary.read_all(file)
     with at(file):
         if mode == "dump-mem":
             if as_json:
@@ -261,7 +259,7 @@ def measure(file: Path, out: Path | None, *, as_json: bool) -> int:
             return _say_measurement(_measure_file(file), as_json=as_json)
     if file == binary.STREAM and sys.stdin.isatty():
         raise UsageError("stdin is a terminal", hint="pipe a stream in, or name a file")
-    data = binary.read(file)
+    data = binary.read_all(file)
     with at(file):
         if not sdk_image.is_elf(data):
             _refuse_output(out)

@@ -202,7 +202,7 @@ class _Run:
 
     def _write_report(self, path: Path) -> str:
         from broch.app.report import html_report
-        from broch.cli.image import write_whole
+        from broch.cli import binary
 
         page = html_report(
             title=self._descriptor.report.title,
@@ -212,7 +212,7 @@ class _Run:
             description=self._descriptor.app.description,
             faults=self._trouble,
         )
-        write_whole(path, page.encode())
+        binary.write_file(path, [page.encode()])
         return str(path)
 
     def _tell(self, ending: Ending, interrupted: Interrupted | None, written: str | None) -> None:

@@ -116,15 +116,18 @@ def read_nonce(text: str | None) -> bytes | None:
 def _write_ear(result: "Result", key: Path, out: Path, form: str, dialect: str) -> None:
     from broch.attest import ear
 
-    signer = ear.read_key(binary.read(key), str(key))
+    signer = ear.read_key(binary.read_all(key, binary.MAX_SMALL), str(key))
     token = ear.sign(result, signer, form=form, dialect=dialect, issued=datetime.now(UTC))
     binary.write(out, [token])
 
 
 def _show(result: "Result", next_tcb_info: Path | None, as_json: bool) -> None:
+    from broch.attest import formats
     from broch.attest.explain import explain, read_next
 
-    coming = None if next_tcb_info is None else read_next(binary.read(next_tcb_info))
+    coming = None
+    if next_tcb_info is not None:
+        coming = read_next(binary.read_all(next_tcb_info, formats.MAX_INPUT))
     sentences = list(explain(result, coming))
     if as_json:
         output.print_json({**result.to_dict(), "explanation": sentences})

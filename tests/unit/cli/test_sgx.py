@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import stat
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from tests.unit.tee.sgx.elf_maker import Maker
 
 import broch.sgx
 from broch.app.home import Home
-from broch.cli import entry
+from broch.cli import binary, entry
 from broch.errors import UntrustedError
 from broch.tee.sgx import TEE, sgxs, sigstruct
 from broch.tee.sgx.sgxs import ALL_MEASURED, Create, Page, Sgxs
@@ -134,6 +135,51 @@ def test_a_broken_rule_names_the_file_and_what_to_do(run: Run, tmp_path: Path) -
     assert first.startswith("error: c.elf: there is no section .note.x86_64-fortanix")
     assert second.startswith("hint: build for the Rust target")
     assert not (tmp_path / "c.sgxs").exists()
+
+
+def test_output_to_a_pipe_and_through_a_link(run: Run, tmp_path: Path) -> None:
+    """What is not a file is written to, not replaced; a link goes on being one."""
+    pipe, real, link = tmp_path / "pipe", tmp_path / "real", tmp_path / "link"
+    os.mkfifo(pipe)
+    real.write_bytes(b"before")
+    link.symlink_to(real)
+    words = ("convert", "a.elf", "-H", "0", "-S", "0", "-o")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert run(*words, "pipe") == (0, "", "")
+    with os.fdopen(reader, "rb") as file:
+        stream = file.read()
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert run(*words, "link")[0] == 0
+    assert link.is_symlink()
+    assert real.read_bytes() == stream
+    code, _, err = run(*words, "pipe", "--json")
+    assert (code, "cannot both go" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("convert", "large", "-H", "0", "-S", "0"),
+        ("append", "open.sgxs", "-rm", "large", "-o", "b"),
+        ("build", "rw=large", "-o", "b"),
+        ("info", "large"),
+        ("sign", "a.sgxs", "-k", "large"),
+        ("sign", "a.sgxs", "--signature", "large", "--public-key", "pub.pem"),
+        ("sign", "a.sgxs", "--signature", "data", "--public-key", "large"),
+        ("sigstruct", "large"),
+    ],
+    ids=" ".join,
+)
+def test_oversized_files(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Nothing is read that is longer than it could be; else a file could fill the memory."""
+    monkeypatch.setattr(binary.read_all, "__defaults__", (1 << 17,))
+    (tmp_path / "large").write_bytes(bytes((1 << 17) + 1))
+    code, _, err = run(*words)
+    assert code == 3
+    assert err.startswith("error: large: longer than ")
+    assert not (tmp_path / "b").exists()
 
 
 # append
@@ -275,6 +321,9 @@ def test_measure_fails(run: Run) -> None:
     assert err.splitlines()[1].startswith("hint: give it its size with: broch sgx append")
     assert run("measure", "none")[0] == 2
     assert run("measure", "a.elf")[0] == 3
+    code, _, err = run("info", "a.elf")
+    assert code == 3
+    assert err.splitlines()[1] == "hint: an ELF file becomes a stream by: broch sgx convert"
     assert run("measure", "a.sgxs", "-o", "b")[0] == 2
 
 
@@ -358,6 +407,7 @@ def test_verify_existing(run: Run, tmp_path: Path) -> None:
         (("a.sgxs",), 2, "give one of --key PEM", "openssl genrsa -3"),
         (("a.sgxs", "--dummy", "-k", "key.pem"), 2, "give one of", "openssl"),
         (("a.sgxs", "--signature", "data"), 2, "belong together", ""),
+        (("a.sgxs", "a.sig", "--tbs", "a.tbs"), 2, "a.sig: --tbs writes no SIGSTRUCT", "OUTPUT"),
         (("a.sgxs", "-k", "data"), 3, "data: not a private key", "openssl genrsa -3"),
         (("a.sgxs", "-k", "key.pem", "-x", "y"), 2, "--xfrm: 'y' is not a number", ""),
         (("a.sgxs", "-k", "key.pem", "-p", "65536"), 2, "isvprodid 0x10000", ""),

@@ -15,7 +15,7 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from broch.errors import DecodeError, PolicyError, UsageError
+from broch.errors import PolicyError, UsageError
 from broch.image import Image
 from broch.tee.contract import (
     DeviceSettings,
@@ -37,7 +37,7 @@ from broch.tee.sgx.faults import InvalidSigStructError, SgxNumber, SgxRefusedErr
 from broch.tee.sgx.keys import Fuses, egetkey, ereport
 from broch.tee.sgx.pki import load_or_issue, make_pck_key
 from broch.tee.sgx.quoting import QuotingEnclave
-from broch.tee.sgx.sgxs import Sgxs
+from broch.tee.sgx.sgxs import Sgxs, size_is_open
 from broch.tee.sgx.sigstruct import Sigstruct
 from broch.tee.sgx.structures import (
     POLICY_MRENCLAVE,
@@ -244,7 +244,7 @@ def build(stream: Sgxs, signature: bytes) -> Secs:
     """
     signed = Sigstruct.from_bytes(signature)
     if not stream.create.sized:
-        raise DecodeError(0, "an UNSIZED stream cannot be loaded", what="sgxs")
+        raise size_is_open()
     if signed.flags & PROVISIONKEY:
         # As Linux: the key that names the machine is for who may open /dev/sgx_provision.
         raise PolicyError("the enclave asks for PROVISIONKEY, which this device gives to none")

@@ -124,13 +124,15 @@ class _Checker:
         try:
             return self._check(buffer)
         except DecodeError as exc:
-            raise DecodeError(self._base + exc.offset, exc.problem, what="sgxs") from None
+            error = DecodeError(self._base + exc.offset, exc.problem, what="sgxs")
+            error.hint = exc.hint
+            raise error from None
 
     def _check(self, buffer: bytes | bytearray) -> list[_Run]:
         position = 0
         if not self._is_begun:
             if not sgxs.read_create(buffer).sized:
-                raise DecodeError(0, "an UNSIZED stream has no measurement yet", what="sgxs")
+                raise sgxs.size_is_open()
             self._is_begun, position = True, RECORD
         begin, runs = 0, []
         end = len(buffer) if isinstance(buffer, bytes) else len(buffer) - _LONGEST

@@ -168,6 +168,13 @@ def measure(stream: bytes) -> bytes:
     return measuring.measure(stream)
 
 
+def size_is_open() -> DecodeError:
+    """What is wrong with an UNSIZED stream that is to be measured or loaded."""
+    error = DecodeError(0, "an UNSIZED stream has no measurement yet", what="sgxs")
+    error.hint = "give it its size with: broch sgx append FILE -o SIZED"
+    return error
+
+
 def read_create(stream: bytes | bytearray) -> Create:
     """The first record (64 bytes) of a stream.
 
@@ -179,7 +186,10 @@ def read_create(stream: bytes | bytearray) -> Create:
     tag, ssaframesize, size = _CREATE.unpack_from(stream)
     create = Create(ssaframesize=ssaframesize, size=size, sized=tag == _ECREATE)
     if tag not in (_ECREATE, _UNSIZED):
-        raise DecodeError(0, f"begins with {tag!r}, not ECREATE or UNSIZED", what="sgxs")
+        error = DecodeError(0, f"begins with {tag!r}, not ECREATE or UNSIZED", what="sgxs")
+        if tag.startswith(b"\x7fELF"):
+            error.hint = "an ELF file becomes a stream by: broch sgx convert"
+        raise error
     if create_record(create) != stream[:RECORD]:
         raise DecodeError(0x14, "reserved bytes of the first record are not zero", what="sgxs")
     return create
