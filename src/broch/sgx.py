@@ -9,8 +9,8 @@ protected from who runs it. See docs/sgx-run.md.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
@@ -25,13 +25,14 @@ from broch.errors import MalformedError, UsageError
 from broch.tee.contract import DeviceSettings, Endorsements
 from broch.tee.sgx import TEE, sgxs, signing, sigstruct
 from broch.tee.sgx.device import SgxDevice
-from broch.tee.sgx.faults import SgxNumber, SgxUntrustedError
+from broch.tee.sgx.faults import InvalidSigStructError, SgxNumber, SgxUntrustedError
 from broch.tee.sgx.run import engines, quoting
 from broch.tee.sgx.run.library import Library, Reply
 from broch.tee.sgx.run.loading import LoadedEnclave, load
 from broch.tee.sgx.run.runner import Runner
 from broch.tee.sgx.run.usercalls import Ocall, Usercalls
 from broch.tee.sgx.structures import Report
+from broch.wire.files import read_whole
 
 __all__ = [
     "Enclave",
@@ -44,6 +45,8 @@ __all__ = [
 ]
 
 XCR0: Final = 0x7  # what the emulated CPU saves: x87, SSE, AVX
+_MAX_IMAGE: Final = 1 << 30  # bytes of a stream: it is read whole
+_MAX_SMALL: Final = 1 << 16  # bytes of a key or a signature
 _BEGIN: Final = timedelta(days=1)  # certificates of a new device begin so long ago
 _STALE_HINT: Final = (
     "the signature is of another build: sign again, or name it (--signature file=PATH, or dummy)"
@@ -101,7 +104,7 @@ def dummy_key(home: Home | None = None) -> RSAPrivateKey:
         finally:
             made.unlink()
     check_private(path)
-    return signing.read_private_key(path.read_bytes(), str(path))
+    return signing.read_private_key(_read(path, _MAX_SMALL), str(path))
 
 
 def find_signature(
@@ -125,29 +128,42 @@ def find_signature(
         choice = "coresident" if coresident.is_file() else "dummy"
     kind, equals, name = choice.partition("=")
     if choice == "dummy":
-        mrenclave, create = sgxs.measure(stream), sgxs.read_create(stream)
+        with _of(path):
+            mrenclave, create = sgxs.measure(stream), sgxs.read_create(stream)
         date = int(f"{datetime.now(UTC):%Y%m%d}", 16)
         unsigned = signing.dummy(mrenclave, create.ssaframesize, date, xcr0=XCR0)
         return sigstruct.sign(unsigned, dummy_key(home)).to_bytes()
     if choice == "coresident" or (kind == "file" and equals and name):
-        return _read(Path(name) if name else coresident)
+        return _read(Path(name) if name else coresident, _MAX_SMALL)
     raise UsageError(f"no such signature: {choice!r}", hint="one of coresident, dummy, file=PATH")
 
 
-def _read(path: Path) -> bytes:
+@contextmanager
+def _of(path: Path) -> Iterator[None]:
+    """Within this, malformed input is that file's."""
     try:
-        return path.read_bytes()
+        yield
+    except MalformedError as exc:
+        exc.place = str(path)
+        raise
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with _of(path), path.open("rb") as file:
+            return read_whole(file, most)
     except OSError as exc:
         raise UsageError(f"cannot be read: {exc.strerror}", place=str(path)) from None
 
 
 def _load(path: Path, choice: str | None, device: SgxDevice, home: Home | None) -> LoadedEnclave:
-    stream = _read(path)
+    stream = _read(path, _MAX_IMAGE)
+    signature = find_signature(path, stream, choice, home)
     try:
-        signature = find_signature(path, stream, choice, home)
-        return load(stream, signature, device)
-    except MalformedError as exc:
-        exc.place = str(path)
+        with _of(path):
+            return load(stream, signature, device)
+    except InvalidSigStructError as exc:
+        exc.place = f"the signature of {path}"
         raise
     except SgxUntrustedError as exc:
         if exc.number == SgxNumber.INVALID_MEASUREMENT:
@@ -155,7 +171,57 @@ def _load(path: Path, choice: str | None, device: SgxDevice, home: Home | None) 
         raise
 
 
-class Program:
+class _OnDevice:
+    """What programs and libraries have in common: a device, a host, and an engine to come."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        host: Usercalls,
+        *,
+        signature: str | None,
+        engine: str | None,
+        sgx2: bool,
+        home: Home | None,
+    ) -> None:
+        self._make_engine = engines.choose(engine, sgx2=sgx2)
+        self.device: Final = open_device(home)
+        self.usercalls: Final = host
+        self._quoted: bytes | None = None
+        service = quoting.QuoteService(self.device, self._take_quote)
+        host.services.setdefault(quoting.NAME, service)
+        self._stack = ExitStack()
+        self.enclave: Final = _load(Path(path), signature, self.device, home)
+        self._stack.callback(self.enclave.close)
+
+    @property
+    def mrenclave(self) -> bytes:
+        """Its measurement (32 bytes)."""
+        return self.enclave.secs.mrenclave
+
+    @property
+    def mrsigner(self) -> bytes:
+        """Who signed it (32 bytes)."""
+        return self.enclave.secs.mrsigner
+
+    def _runner(self, *, library: bool) -> Runner:
+        return Runner(self.enclave, self.device, self.usercalls, self._make_engine, library=library)
+
+    def _take_quote(self, quote: bytes) -> None:
+        self._quoted = quote
+
+    def close(self) -> None:
+        """End it, whatever it does; calls that wait for it fail."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Program(_OnDevice):
     """An executable enclave, loaded and ready to run once."""
 
     def __init__(
@@ -184,23 +250,22 @@ class Program:
             SgxError: the hardware's refusal.
             UndecidedError: no engine is to be had.
         """
-        make = engines.choose(engine, sgx2=sgx2)
-        self.device = open_device(home)
-        self.usercalls = usercalls if usercalls is not None else Usercalls()
-        self.quote: bytes | None = None  # the last that it got, after connecting to quote.broch
-        service = quoting.QuoteService(self.device, self._quoted)
-        self.usercalls.services.setdefault(quoting.NAME, service)
-        with ExitStack() as stack:
-            self.enclave = _load(Path(path), signature, self.device, home)
-            stack.callback(self.enclave.close)
-            self._runner = Runner(self.enclave, self.device, self.usercalls, make)
-            stack.callback(self._runner.close)
-            self._stack = stack.pop_all()
+        host = usercalls if usercalls is not None else Usercalls()
+        super().__init__(path, host, signature=signature, engine=engine, sgx2=sgx2, home=home)
+        with self._stack:
+            self._running = self._runner(library=False)
+            self._stack.callback(self._running.close)
+            self._stack = self._stack.pop_all()
 
     @property
     def engine(self) -> str:
         """The name of the engine that it runs on."""
-        return self._runner.engine.name
+        return self._running.engine.name
+
+    @property
+    def quote(self) -> bytes | None:
+        """The last quote that it got, by connecting to ``quote.broch``."""
+        return self._quoted
 
     def run(self, arguments: Sequence[str] = ()) -> None:
         """Run it to its end.
@@ -209,23 +274,10 @@ class Program:
             EnclavePanickedError: it gave up; also when it exited with a code other than 0.
             EnclaveFaultError: it did what it must not.
         """
-        self._runner.run_program(arguments)
-
-    def _quoted(self, quote: bytes) -> None:
-        self.quote = quote
-
-    def close(self) -> None:
-        """End it, whatever it does."""
-        self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self._running.run_program(arguments)
 
 
-class Enclave:
+class Enclave(_OnDevice):
     """A library enclave, loaded and ready to be called.
 
     Calls may come from several threads of Python; as many run at once as the enclave has threads.
@@ -261,35 +313,17 @@ class Enclave:
             SgxError: the hardware's refusal.
             UndecidedError: no engine is to be had.
         """
-        maker = engines.choose(engine, sgx2=sgx2)
-        self.device = open_device(home)
         host = usercalls if usercalls is not None else Usercalls(ocalls=ocalls)
-        host.services.setdefault(
-            quoting.NAME, quoting.QuoteService(self.device, lambda _quote: None)
-        )
-        self._loaded = _load(Path(path), signature, self.device, home)
-        try:
-            self._library = Library(
-                lambda: Runner(self._loaded, self.device, host, maker, library=True)
-            )
-        except BaseException:
-            self._loaded.close()
-            raise
+        super().__init__(path, host, signature=signature, engine=engine, sgx2=sgx2, home=home)
+        with self._stack:
+            self._library = Library(lambda: self._runner(library=True))
+            self._stack.callback(self._library.close)
+            self._stack = self._stack.pop_all()
 
     @property
     def engine(self) -> str:
         """The name of the engine that it runs on."""
         return self._library.engine
-
-    @property
-    def mrenclave(self) -> bytes:
-        """Its measurement (32 bytes)."""
-        return self._loaded.secs.mrenclave
-
-    @property
-    def mrsigner(self) -> bytes:
-        """Who signed it (32 bytes)."""
-        return self._loaded.secs.mrsigner
 
     @property
     def quote_target(self) -> bytes:
@@ -320,14 +354,3 @@ class Enclave:
             UntrustedError: it is not for the quoting enclave, or not of this machine.
         """
         return self.device.quote(Report.from_bytes(report))
-
-    def close(self) -> None:
-        """End it, whatever it does; calls that wait for it fail."""
-        self._library.close()
-        self._loaded.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

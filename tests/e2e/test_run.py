@@ -87,7 +87,7 @@ def test_a_fault_names_the_flag_to_change(broch: Broch, trying: str) -> None:
     ran = broch("run", trying, "stack")
     assert ran.code == 255
     assert "stack overflow in thread 0" in ran.err
-    assert "hint: give it more stack: broch sgx convert --stack-size" in ran.err
+    assert "hint: give it more stack: --stack-size of broch sgx convert" in ran.err
 
 
 def test_json(broch: Broch, trying: str) -> None:
@@ -127,6 +127,10 @@ def test_signatures(broch: Broch, trying: str) -> None:
     assert broch("run", trying, "-s", "nonsense").code == 2
     assert broch("run", trying, "--engine", "nonsense").code == 2
     assert broch("run", "nowhere.sgxs").code == 2
+    (broch.folder / "short.sig").write_bytes(b"no SIGSTRUCT")
+    short = broch("run", trying, "-s", "file=short.sig")
+    assert short.code == 3
+    assert f"the signature of {trying}: " in short.err
     image.write_bytes(b"not an enclave")
     assert broch("run", trying).code == 3
 

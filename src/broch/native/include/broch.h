@@ -1,5 +1,4 @@
-/* What a native module in C includes. Each TEE has its own start file and its own header, and both
- * give the part that is common: put, log, seal_key, report, ocall where the hardware has them. */
+/* What a native module in C includes: the header of the TEE that it is compiled for. */
 #ifndef BROCH_H
 #define BROCH_H
 

@@ -53,6 +53,7 @@ static inline uint64_t enclave_base(void) {
 }
 
 /* start.c */
+int main(int argc, char **argv); /* of the author, who may leave the arguments out */
 extern uint32_t broch_dead; /* 1: the enclave has ended */
 
 /* heap.c */

@@ -23,6 +23,7 @@ int main(int argc, char **argv) {
     return 0;
 }
 """
+BARE = '#include "broch.h"\nint main(void) { return 0; }\n'
 LIBRARY = """
 #include "broch.h"
 int32_t broch_call(uint32_t number, const void *data, size_t size) {
@@ -105,7 +106,7 @@ def test_every_setting_is_measured(write: Write, key: RSAPrivateKey) -> None:
 
 
 @pytest.mark.parametrize("name", ["zig", "clang", "gcc"])
-@pytest.mark.parametrize(("source", "library"), [(MAIN, False), (LIBRARY, True)])
+@pytest.mark.parametrize(("source", "library"), [(MAIN, False), (BARE, False), (LIBRARY, True)])
 def test_each_compiler_makes_what_the_converter_takes(
     write: Write, name: str, source: str, library: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

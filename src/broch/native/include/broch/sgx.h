@@ -37,8 +37,8 @@
 
 /* What the author writes: one of these. */
 
-/* An executable enclave. argv[0] is "enclave"; 0 is success. */
-int main(int argc, char **argv);
+/* An executable enclave: int main(void) or int main(int argc, char **argv), where argv[0] is
+ * "enclave"; 0 is success. Not declared here, for C has no declaration that is both. */
 
 /* A library enclave (--library). Called for each call(number, data), by several threads at once if
  * the enclave has several. data is a copy in the enclave, 16-byte aligned, and gone after the

@@ -10,9 +10,9 @@ from broch.tee.sgx.sgxs import PAGE
 
 _NEAR: Final = 1 << 16  # bytes below a stack: what convert leaves unmapped
 _OUT_OF_MEMORY: Final = ("memory allocation of ", "out of memory")
-_STACK_HINT: Final = "give it more stack: broch sgx convert --stack-size"
-_HEAP_HINT: Final = "give it more heap: broch sgx convert --heap-size"
-_DEBUG_HINT: Final = "to see why, convert it with --debug"
+_STACK_HINT: Final = "give it more stack: --stack-size of broch sgx convert or broch image build"
+_HEAP_HINT: Final = "give it more heap: --heap-size of broch sgx convert or broch image build"
+_DEBUG_HINT: Final = "to see why, convert or build it with --debug"
 _FORBIDDEN: Final = {
     b"\x0f\x05": "SYSCALL",
     b"\x0f\x34": "SYSENTER",
@@ -21,6 +21,11 @@ _FORBIDDEN: Final = {
     b"\x0f\x31": "RDTSC",
     b"\x0f\x01\xf9": "RDTSCP",
     b"\x0f\x0b": "UD2",
+}
+_BY_KIND: Final = {  # where the instruction cannot be read
+    StopKind.CPUID: "CPUID",
+    StopKind.RDTSC: "RDTSC",
+    StopKind.SYSCALL: "a system call",
 }
 _MEMORY: Final = (StopKind.FAULT, StopKind.BUS)
 _TSC: Final = ("RDTSC", "RDTSCP")
@@ -58,7 +63,8 @@ def fault(enclave: LoadedEnclave, engine: Engine, stop: Stop) -> EnclaveFaultErr
     address = engine.fault_address(stop.thread) if stop.kind in _MEMORY else None
     forbidden = _forbidden(enclave, stop, registers.rip)
     if forbidden is not None and address is None:  # else it was not even read as an instruction
-        return _illegal(forbidden, where)
+        name, at = forbidden
+        return _illegal(name, _where(enclave, at))
     if stop.kind is StopKind.ILLEGAL:
         return EnclaveFaultError(f"#UD: illegal instruction at {where}", hint=_cpu_hint())
     if stop.kind is StopKind.DIVIDE:
@@ -74,18 +80,16 @@ def _cpu_hint() -> str:
     return "is the program built for features that this CPU, or the unicorn engine, lacks?"
 
 
-def _forbidden(enclave: LoadedEnclave, stop: Stop, rip: int) -> str | None:
-    by_kind = {StopKind.CPUID: "CPUID", StopKind.RDTSC: "RDTSC"}
-    if stop.kind in by_kind:
-        return by_kind[stop.kind]
+def _forbidden(enclave: LoadedEnclave, stop: Stop, rip: int) -> tuple[str, int] | None:
+    """Which instruction that no enclave may execute, and where it is."""
     # A system call has been passed when it stops, an instruction that faults has not.
     starts = (rip - 2, rip) if stop.kind is StopKind.SYSCALL else (rip,)
     for start in starts:
         code = _code(enclave, start)
         for instruction, text in _FORBIDDEN.items():
             if code.startswith(instruction):
-                return text
-    return "a system call" if stop.kind is StopKind.SYSCALL else None
+                return text, start
+    return (_BY_KIND[stop.kind], rip) if stop.kind in _BY_KIND else None
 
 
 def _illegal(what: str, where: str) -> EnclaveFaultError:

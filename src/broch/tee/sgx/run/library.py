@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
+from broch.errors import UsageError
 from broch.tee.sgx.run.abi import BYTE_BUFFER
 from broch.tee.sgx.run.ends import BadPointerError, EnclaveError, EnclaveFaultError
 from broch.tee.sgx.run.runner import Runner
@@ -16,6 +17,7 @@ from broch.tee.sgx.run.user_memory import UserMemory
 from broch.tee.sgx.run.waiting import Answer
 
 _WORD = 8  # bytes
+_PARAMETERS = 5  # of EENTER
 
 
 class Reply(NamedTuple):
@@ -63,10 +65,13 @@ class Library:
         """EENTER with up to five numbers; RSI and RDX of the return.
 
         Raises:
+            UsageError: more than five.
             EnclaveError: the enclave ended, now or earlier.
         """
+        if len(parameters) > _PARAMETERS:
+            raise UsageError(f"EENTER with {len(parameters)} numbers; it has {_PARAMETERS} at most")
         values = [value & 2**64 - 1 for value in parameters]
-        values += [0] * (5 - len(values))
+        values += [0] * (_PARAMETERS - len(values))
         future: Future[Answer] = Future()
         with self._free:
             with self._lock:

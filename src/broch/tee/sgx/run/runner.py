@@ -152,14 +152,15 @@ class Runner:
     # From the thread that runs it
 
     def run_program(self, arguments: Sequence[str] = ()) -> None:
-        """Run an executable enclave until it exits.
+        """Run an executable enclave until it exits; it gets the bytes of arguments as they came.
 
         Raises:
             EnclavePanickedError: it gave up.
             EnclaveFaultError: it did what it must not.
             InternalError: the process that it runs in was killed.
         """
-        address, count = self._place_arguments([_ARGV0, *(a.encode() for a in arguments)])
+        words = [argument.encode(errors="surrogateescape") for argument in arguments]
+        address, count = self._place_arguments([_ARGV0, *words])
         self.enter(0, (address, count, 0, 0, 0), _returned_from_main)
         self.serve()
 

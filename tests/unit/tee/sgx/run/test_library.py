@@ -45,6 +45,12 @@ def test_calls_and_ocalls(enclave: Enclave) -> None:
     assert enclave.call(99) == Reply(-1, b"")
 
 
+def test_eenter_has_five_numbers(enclave: Enclave) -> None:
+    with pytest.raises(UsageError, match="6 numbers"):
+        enclave.enter(1, 2, 3, 4, 5, 6)
+    assert enclave.call(1, b"data") == Reply(4, b"data")
+
+
 def test_calls_do_not_use_up_user_memory(enclave: Enclave) -> None:
     enclave.call(2, b"x" * 250)
     enclave.call(1, b"x" * 5000)
