@@ -37,6 +37,7 @@ PROFILE: Final = "tag:ietf.org,2026:rats/ear#04"
 VERAISON: Final = "tag:github.com,2023:veraison/ear"
 DEVELOPER: Final = "https://pypi.org/project/broch/"
 LIFETIME: Final = timedelta(hours=1)  # how long a result may be relied upon, if nobody says
+_MAX_TIME: Final = 253402300799  # seconds: the end of the year 9999
 MAX_NONCE: Final = 64  # bytes of an eat_nonce; a longer one is replaced by its SHA-512
 _TYP: Final = {PROFILE: "eat+jwt", VERAISON: "JWT"}
 _W: Final = "attestation result"
@@ -335,7 +336,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _time(value: Any, what: str) -> datetime:
-    if type(value) is not int or not 0 <= value < 1 << 40:
+    if type(value) is not int or not 0 <= value <= _MAX_TIME:
         raise DecodeError(0, f"{what} is no number of seconds", what=_W)
     return datetime.fromtimestamp(value, UTC)
 

@@ -209,6 +209,7 @@ def sound() -> dict[str, Any]:
         {"iat": None},
         {"iat": -1},
         {"iat": 1 << 60},
+        {"iat": 253402300800},  # the year 10000
         {"exp": 1.5},
         {"submods": {}},
         {"submods": []},

@@ -73,10 +73,13 @@ class Link:
         """
         from OpenSSL import SSL
 
-        try:
-            return self._do(lambda: self._connection.recv(size))
-        except SSL.ZeroReturnError:
-            return b""
+        def read() -> bytes:
+            try:
+                return self._connection.recv(size)
+            except SSL.ZeroReturnError:
+                return b""
+
+        return self._do(read)
 
     def send(self, data: bytes) -> None:
         """All of ``data``."""
@@ -134,7 +137,7 @@ class Link:
                 self._flush()
                 self._fill()
             except SSL.ZeroReturnError:
-                raise
+                raise LineError("the peer ended the connection in the handshake") from None
             except SSL.Error as exc:
                 self._flush()  # an alert tells the peer why
                 raise UntrustedError(f"TLS: {_reason(exc)}") from None

@@ -103,7 +103,7 @@ def check_certificate(der: bytes, expected: Expected) -> Peer:
     claims = expected.judge(tee, evidence, at)
     # (4) It binds this key.
     spki = spki_of(key)
-    _check_bound(tee, claims, binding.key_data(spki, binding.report_data_size(tee)), expected)
+    check_bound(tee, claims, binding.key_data(spki, binding.report_data_size(tee)), expected)
     return Peer(level=Level.KEY, claims=claims, certificate=der, spki=spki)
 
 
@@ -136,7 +136,7 @@ def check_channel(
     # (6) It binds key, connection and challenge: made for nobody else, and now.
     size = binding.report_data_size(tee)
     data = binding.channel_data(role, peer.spki, exporter, nonce, size)
-    _check_bound(tee, claims, data, expected)
+    check_bound(tee, claims, data, expected)
     # (7) It is of the same code as the certificate.
     if _who(claims) != _who(peer.claims):
         raise UntrustedError("the evidence of certificate and connection are of different code")
@@ -171,7 +171,12 @@ def _wrapper(cert: Certificate) -> cmw.Wrapper:
 _MAKE: Final = "the peer has to make its certificate as attested TLS does"
 
 
-def _check_bound(tee: str, claims: Claims, data: bytes, expected: Expected) -> None:
+def check_bound(tee: str, claims: Claims, data: bytes, expected: Expected) -> None:
+    """The report data of evidence is ``data``, in the name of the image that is expected.
+
+    Raises:
+        UntrustedError: it is not, or the evidence is of another TEE than was announced.
+    """
     if claims.tee != tee:
         raise UntrustedError(f"evidence of {claims.tee}, announced as of {tee}")
     if expected.image is not None:
@@ -180,6 +185,6 @@ def _check_bound(tee: str, claims: Claims, data: bytes, expected: Expected) -> N
     # Fields of a fixed size are filled up with zeros.
     if not hmac.compare_digest(data.ljust(len(found), b"\0"), found):
         raise UntrustedError(
-            "the evidence is bound to something else: another key, connection or challenge",
+            "the evidence is bound to something else: another key, claims, connection or challenge",
             hint="somebody may be relaying evidence that was made for him; do not go on",
         )

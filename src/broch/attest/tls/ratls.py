@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from broch.attest.tls.peer import Expected, Level, Peer
+from broch.attest.tls.peer import Expected, Level, Peer, check_bound
 from broch.errors import DecodeError, UntrustedError
 from broch.wire import cbor, cmw
 from broch.wire.x509 import Certificate, read_certificate
@@ -57,13 +57,10 @@ def check_ratls_certificate(der: bytes, expected: Expected) -> Peer:
     # (2) Evidence, and what its report data has to be for this key.
     quote, bound = _evidence(cert, spki)
     # (3) Authentic and acceptable, which is the judge's to say.
-    claims = expected.judge(identify(quote), quote, at)
-    # (4) It binds this key.
-    if not hmac.compare_digest(claims.report_data, bound.ljust(len(claims.report_data), b"\0")):
-        raise UntrustedError(
-            "the evidence is bound to another key or other claims",
-            hint="somebody may be using evidence that was made for another; do not go on",
-        )
+    tee = identify(quote)
+    claims = expected.judge(tee, quote, at)
+    # (4) It binds this key. No image besides, so one that is expected refuses.
+    check_bound(tee, claims, bound, expected)
     return Peer(level=Level.KEY, claims=claims, certificate=der, spki=spki)
 
 

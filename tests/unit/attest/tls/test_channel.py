@@ -222,6 +222,14 @@ def test_a_silent_peer_is_not_waited_for() -> None:
         connect(near, expected(), timeout=0.05)
 
 
+def test_an_end_in_the_handshake_is_an_end() -> None:
+    close_notify = bytes.fromhex("15030300020100")  # an alert, in the clear
+    with sockets() as (near, far):
+        far.sendall(close_notify)
+        with pytest.raises(UndecidedError, match="ended the connection"):
+            connect(near, expected())
+
+
 def test_a_cut_is_told_from_an_end() -> None:
     with sockets() as (near, far):
         server = start(lambda: accept(far, credential()))

@@ -1,6 +1,7 @@
 """Certificates as Gramine makes them, with evidence of an emulated SGX device in them."""
 
 import hashlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -116,7 +117,7 @@ GOOD: Final = claims_for(KEY)
         pytest.param(
             lambda: {cmw.DICE_OID: tagged(GOOD, quote=evidence(hashlib.sha256(b"").digest()))},
             UntrustedError,
-            "other claims",
+            "another key, claims",
             id="a quote over other claims",
         ),
         pytest.param(
@@ -126,7 +127,7 @@ GOOD: Final = claims_for(KEY)
                 )
             },
             UntrustedError,
-            "other claims",
+            "another key, claims",
             id="report data that goes on",
         ),
         pytest.param(
@@ -167,6 +168,14 @@ GOOD: Final = claims_for(KEY)
 def test_each_rule(make: Any, error: type[BrochError], message: str) -> None:
     with pytest.raises(error, match=message):
         check_ratls_certificate(certificate(make()), expected())
+
+
+def test_an_image_that_is_expected_is_not_passed_over() -> None:
+    der = certificate({cmw.DICE_OID: tagged(GOOD)})
+    wanted = expected()
+    assert check_ratls_certificate(der, wanted).level is Level.KEY
+    with pytest.raises(UntrustedError, match="bound to something else"):
+        check_ratls_certificate(der, replace(wanted, image=bytes(32)))
 
 
 def test_dates_and_signatures_count() -> None:
