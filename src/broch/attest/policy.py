@@ -53,6 +53,6 @@ class Policy:
         for tee, reference in self.references.items():
             for name in reference.__dataclass_fields__:
                 value = getattr(reference, name)
-                if name.startswith("allow_") and value and value != frozenset():
+                if name.startswith("allow_") and value:
                     shown = "" if value is True else f" = {sorted(value)}"
                     yield f"{tee}.{name}{shown}"

@@ -12,7 +12,7 @@ and decides nothing but when to fetch again.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -43,7 +43,9 @@ class Packed:
 def encode(content: Iterable[Packed]) -> bytes:
     """A bundle of these subjects; the order in which they come does not matter."""
     packed = sorted(content, key=lambda item: item.subject)
-    objects = {hashlib.sha256(data).digest(): data for item in packed for data in _values(item)}
+    objects = {
+        hashlib.sha256(data).digest(): data for item in packed for data in item.items.values()
+    }
     index = {digest: number for number, digest in enumerate(sorted(objects))}
     subjects = [
         [
@@ -99,10 +101,6 @@ def _subject(entry: Any, objects: list[bytes]) -> Packed:
         fetched=datetime.fromtimestamp(fetched, UTC),
         items=found,
     )
-
-
-def _values(item: Packed) -> Iterator[bytes]:
-    yield from item.items.values()
 
 
 def _bad(problem: str) -> DecodeError:

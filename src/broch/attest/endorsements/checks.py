@@ -12,11 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
-
 from broch.attest.endorsements import roots
 from broch.attest.endorsements.subject import CHAIN, Kind, Subject
 from broch.errors import DecodeError, UntrustedError
@@ -89,20 +84,15 @@ def _dcap_qe(arguments: tuple[str, ...], items: Items, anchors: tuple[bytes, ...
 
 def _check_document(items: Items, name: str, anchors: tuple[bytes, ...]) -> None:
     """A JSON document: signed, as the bytes that it is, by Intel's key for such documents."""
+    from broch.tee.dcap import ecdsa
+    from broch.tee.dcap.certs import verifying_key
     from broch.tee.dcap.trust import ROLE_TCB_SIGNING
 
     signer = _dcap_chain(items, name, ROLE_TCB_SIGNING, anchors)[0]
     signature = items[f"{name}_signature"]
     if len(signature) != _SIGNATURE_SIZE:
         raise DecodeError(0, f"{len(signature)} bytes, expected 64", what=f"{name}_signature")
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    key = signer.key
-    try:
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise InvalidSignature
-        key.verify(encode_dss_signature(r, s), items[name], ec.ECDSA(SHA256()))
-    except InvalidSignature:
-        raise UntrustedError(f"{name}: the signature of {signer.name!r} does not hold") from None
+    ecdsa.verify(verifying_key(signer), signature, items[name], name)
 
 
 def _dcap_chain(

@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from broch.attest.tls import binding
 from broch.attest.tls.binding import Role
 from broch.tee.contract import Device, Identity
+from broch.tee.roots import key_usage
 from broch.wire import cmw
 
 LIFETIME: Final = timedelta(hours=24)
@@ -144,23 +145,9 @@ def _certificate(
         .not_valid_before(now - _BACKDATED)
         .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(), critical=True)
+        .add_extension(key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         # Not critical: OpenSSL refuses critical extensions that it does not know.
         .add_extension(evidence, critical=False)
     )
     return builder.sign(key, SHA256()).public_bytes(Encoding.DER)
-
-
-def _usage() -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
