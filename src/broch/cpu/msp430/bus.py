@@ -136,15 +136,6 @@ class Bus:
                 for domain in self.domains.values():
                     domain.writes[at] |= CODE
 
-    def forget_code(self) -> None:
-        """Undo every :meth:`mark_code`."""
-        at = self._code.find(1)
-        while at >= 0:
-            self._code[at] = 0
-            for domain in self.domains.values():
-                domain.writes[at] &= ~CODE
-            at = self._code.find(1, at)
-
     def load(self, address: int, data: bytes) -> None:
         """Put ``data`` into memory from outside: no access rules, and ROM can be written.
 
@@ -153,10 +144,12 @@ class Bus:
         """
         if not 0 <= address <= SIZE - len(data):
             raise UsageError(f"{len(data)} bytes do not fit at 0x{address:04x}")
-        self.memory[address : address + len(data)] = data
-        for at in range(address, address + len(data)):
-            if self._code[at]:
-                self.code_written(at)
+        end = address + len(data)
+        self.memory[address:end] = data
+        at = self._code.find(1, address, end)
+        while at >= 0:
+            self.code_written(at)
+            at = self._code.find(1, at + 1, end)
 
     def read_plain(self, address: int, *, byte: bool) -> int:
         """Read memory or a peripheral, whatever the access policy says."""

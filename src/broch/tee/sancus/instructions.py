@@ -31,7 +31,7 @@ from broch.crypto.spongent import SpongeWrap
 from broch.errors import UntrustedError
 from broch.tee.contract import NonVolatile
 from broch.tee.sancus.keys import identity, recalled_module_key, vendor_key
-from broch.tee.sancus.layout import Layout
+from broch.tee.sancus.layout import Layout, overlap
 from broch.tee.sancus.protection import Module, Protection
 
 UNPROTECT, PROTECT, VERIFY, VERIFY_CALLER, WRAP, UNWRAP = range(0x1380, 0x1386)
@@ -129,10 +129,11 @@ class Sancus:
 
     def _text(self, cpu: Cpu, layout: Layout) -> bytes | None:
         """The text of a new module; others' memory cannot be made text."""
-        for address in layout.text:
-            for module in self._protection.modules.values():
-                if address in module.layout.secret or address in module.layout.text:
-                    self._protection.violation(cpu, Access.READ, address, cpu.registers[PC])
+        for module in self._protection.modules.values():
+            for taken in (module.layout.text, module.layout.secret):
+                if overlap(layout.text, taken):
+                    first = max(layout.text.start, taken.start)
+                    self._protection.violation(cpu, Access.READ, first, cpu.registers[PC])
                     return None
         return bytes(cpu.bus.memory[layout.public_start : layout.public_end])
 

@@ -128,11 +128,8 @@ class Protection:
 
     def domain(self, pc: int) -> int:
         """The domain of code at ``pc``."""
-        for number, module in self.modules.items():
-            layout = module.layout
-            if layout.public_start <= pc < layout.public_end:
-                return number
-        return 0
+        module = self.at(pc)
+        return 0 if module is None else module.id
 
     def span(self, pc: int) -> range:
         """Addresses around ``pc`` that are of one domain."""
