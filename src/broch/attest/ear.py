@@ -30,7 +30,7 @@ from broch.attest.result import Part, Result, Status
 from broch.attest.vector import CONTRAINDICATED, NONE, TIERS, Vector, vector
 from broch.attest.view import claims_view
 from broch.errors import DecodeError, MalformedError, UntrustedError, UsageError
-from broch.wire import cbor, cose, jws
+from broch.wire import base64url, cbor, cose, jws
 from broch.wire.cose import Alg, Tagging
 
 PROFILE: Final = "tag:ietf.org,2026:rats/ear#04"
@@ -152,8 +152,7 @@ def to_claims(
         },
     }
     if result.nonce is not None:
-        text = base64.urlsafe_b64encode(eat_nonce(result.nonce)).rstrip(b"=")
-        claims["eat_nonce"] = text.decode("ascii")
+        claims["eat_nonce"] = base64url.encode(eat_nonce(result.nonce))
     return claims
 
 

@@ -15,7 +15,6 @@ Records and tags in CBOR have one encoding, so ``decode(data).to_cbor() == data`
 members may come in any order, its type is written first; JSON may have white space.
 """
 
-import base64
 import json
 import re
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from enum import IntFlag
 from typing import Any, Final, TypeAlias
 
 from broch.errors import DecodeError
-from broch.wire import cbor
+from broch.wire import base64url, cbor, strict_json
 
 DICE_OID: Final = "2.23.133.5.4.9"
 PKIX_OID: Final = "1.3.6.1.5.5.7.1.35"
@@ -39,7 +38,6 @@ _MEDIA_TYPE: Final = re.compile(
     r"""(?:; ?[A-Za-z0-9!#$&^_.+-]+=(?:[A-Za-z0-9!#$&^_.+-]+|"[ !#-\[\]-~]*"))*""",
     re.ASCII,
 )
-_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _W: Final = "CMW"
 
 
@@ -83,7 +81,7 @@ class Record:
     def _json(self) -> Any:
         if isinstance(self.type, int):
             raise _bad(f"content format {self.type}: JSON takes media types only")
-        value = base64.urlsafe_b64encode(self.value).rstrip(b"=").decode("ascii")
+        value = base64url.encode(self.value)
         return [self.type, value, *([] if self.indicator is None else [int(self.indicator)])]
 
 
@@ -141,7 +139,7 @@ def decode(data: bytes) -> Wrapper:
     if len(data) > MAX_SIZE:
         raise _bad(f"longer than {MAX_SIZE} bytes")
     if data[:1] in (b"[", b"{"):
-        return _from_json(data)
+        return _wrapper(strict_json.decode(data, what=_W), MAX_DEPTH, is_json=True)
     return _wrapper(cbor.decode(data, what=_W, max_size=MAX_SIZE), MAX_DEPTH, is_json=False)
 
 
@@ -195,20 +193,6 @@ def _der(data: bytes) -> tuple[int, bytes]:
     return tag, data[start:]
 
 
-def _from_json(data: bytes) -> Wrapper:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a label comes twice")
-        return found
-
-    try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as exc:
-        raise _bad(f"not JSON: {exc}") from None
-    return _wrapper(value, MAX_DEPTH, is_json=True)
-
-
 def _wrapper(value: Any, depth: int, *, is_json: bool) -> Wrapper:
     if isinstance(value, list):
         return _record(value, is_json=is_json)
@@ -230,7 +214,9 @@ def _record(value: list[Any], *, is_json: bool) -> Record:
         if type(value[2]) is not int or not 1 <= value[2] <= sum(Indicator):
             raise _bad(f"indicator {value[2]!r:.40}, expected 1 to {sum(Indicator)}")
         indicator = Indicator(value[2])
-    content = _unbase64(value[1]) if is_json else value[1]
+    content = value[1]
+    if is_json and isinstance(content, str):
+        content = base64url.decode(content, what=_W)
     if not isinstance(content, bytes):
         raise _bad("the value is no byte string")
     return Record(type=_type(value[0], is_json=is_json), value=content, indicator=indicator)
@@ -242,16 +228,6 @@ def _type(value: Any, *, is_json: bool) -> str | int:
     if not is_json and type(value) is int and 0 <= value <= 0xFFFF:
         return value
     raise _bad(f"type {value!r:.80} is no media type{'' if is_json else ' or content format'}")
-
-
-def _unbase64(value: Any) -> bytes:
-    """Base64url without padding, in its one encoding (RFC 4648, section 5)."""
-    if not isinstance(value, str) or not _BASE64URL.fullmatch(value) or len(value) % 4 == 1:
-        raise _bad("the value is not base64url without padding")
-    decoded = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
-    if base64.urlsafe_b64encode(decoded).rstrip(b"=").decode("ascii") != value:
-        raise _bad("the value has bits after its end")
-    return decoded
 
 
 def _collection(value: dict[Any, Any], depth: int, *, is_json: bool) -> Collection:

@@ -7,8 +7,6 @@ something critical or brings a key of its own is refused. ECDSA signatures are d
 (RFC 6979), r and s one after the other. One encoding: base64url without padding or unused bits.
 """
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -24,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 
 from broch.errors import DecodeError, UntrustedError, UsageError
+from broch.wire import base64url, strict_json
 
 MAX_SIZE: Final = 1024 * 1024  # characters
 _W: Final = "JWS"
@@ -73,8 +72,8 @@ def sign(payload: bytes, key: SigningKey, *, typ: str) -> str:
         UsageError: a key on another curve.
     """
     header = json.dumps({"alg": algorithm(key), "typ": typ}, separators=(",", ":")).encode()
-    signed = f"{_encode(header)}.{_encode(payload)}"
-    return f"{signed}.{_encode(_signature(key, signed.encode('ascii')))}"
+    signed = f"{base64url.encode(header)}.{base64url.encode(payload)}"
+    return f"{signed}.{base64url.encode(_signature(key, signed.encode('ascii')))}"
 
 
 def _signature(key: SigningKey, data: bytes) -> bytes:
@@ -128,32 +127,8 @@ def _split(token: str) -> tuple[dict[str, Any], bytes, bytes, bytes]:
     match = _TOKEN.fullmatch(token) if len(token) <= MAX_SIZE else None
     if match is None:
         raise DecodeError(0, "not three parts of base64url", what=_W)
-    first, payload, signature = (_decode(part) for part in match.groups())
-    try:
-        header = json.loads(first.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as exc:
-        raise DecodeError(0, f"header: {exc}", what=_W) from None
+    first, payload, signature = (base64url.decode(part, what=_W) for part in match.groups())
+    header = strict_json.decode(first, what=f"header of the {_W}")
     if not isinstance(header, dict):
         raise DecodeError(0, "the header is no object", what=_W)
     return header, payload, signature, token.rpartition(".")[0].encode("ascii")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key comes twice")
-    return found
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def _decode(part: str) -> bytes:
-    try:
-        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except binascii.Error as exc:
-        raise DecodeError(0, f"not base64url: {exc}", what=_W) from None
-    if _encode(data) != part:
-        raise DecodeError(0, "base64url with unused bits", what=_W)
-    return data

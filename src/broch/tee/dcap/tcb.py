@@ -5,7 +5,6 @@ checked over exactly those bytes, and is never serialised again. The reader refu
 statuses that it does not know and levels without all 16 components.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from broch.errors import DecodeError
+from broch.wire import strict_json
 
 MAX_DOCUMENT: Final = 1 << 20  # bytes
 COMPONENTS: Final = 16
@@ -214,17 +214,7 @@ def parse(data: bytes, what: str) -> dict[str, Any]:
     """
     if len(data) > MAX_DOCUMENT:
         raise DecodeError(MAX_DOCUMENT, f"longer than {MAX_DOCUMENT} bytes", what=what)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a key comes twice")
-        return found
-
-    try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as exc:
-        raise DecodeError(0, f"not JSON: {exc}", what=what) from None
+    document = strict_json.decode(data, what=what)
     if not isinstance(document, dict):
         raise DecodeError(0, "not a JSON object", what=what)
     return document

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from broch.errors import DecodeError
+from broch.wire import strict_json
 
 SIZE: Final = 1352  # bytes
 MAX_DATA: Final = 1024  # bytes
@@ -210,17 +211,9 @@ def _data_len(data: bytes) -> int:
 def _load_json(text: bytes) -> Any:
     if len(text) > _MAX_JSON:
         raise DecodeError(_MAX_JSON, f"{len(text)} bytes of JSON; at most {_MAX_JSON}", what=_WHAT)
-    try:
-        return json.loads(text.decode("ascii"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as exc:
-        raise DecodeError(0, f"not JSON: {exc}", what=_WHAT) from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise DecodeError(0, "a key occurs twice", what=_WHAT)
-    return found
+    if not text.isascii():
+        raise DecodeError(0, "not JSON in ASCII", what=_WHAT)
+    return strict_json.decode(text, what=_WHAT)
 
 
 def _expect_keys(value: object, *keys: str) -> None:
