@@ -1,7 +1,7 @@
 """The C kit and a host that lies, on the CPU itself: its flags, its memory, its concurrency.
 
-``test_edp.py`` has every lie, in an emulator that sees each access. Here are those where an
-emulator might be kinder than a CPU is.
+``test_edp.py`` and ``test_edp_answers.py`` have every lie, in an emulator that sees each access.
+Here are those where an emulator might be kinder than a CPU is.
 """
 
 import struct
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.adversary.test_edp import (
+from tests.adversary.edp_programs import (
     ECHO,
     HEAP_TEST,
     OCALL,
