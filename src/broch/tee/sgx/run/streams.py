@@ -83,8 +83,8 @@ class FileStream:
         return bool(poller.poll(0))
 
 
-class SocketStream:
-    """A connection."""
+class _Socket:
+    """What a connection and a listener have in common."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -94,6 +94,21 @@ class SocketStream:
     def local(self) -> str:
         """The address of this end."""
         return show(self._socket.getsockname())
+
+    def wait(self, events: int, interrupt: Interrupt) -> None:
+        """See :class:`Stream`."""
+        descriptor = self._socket.fileno()
+        if descriptor < 0:  # another thread of the enclave has closed it
+            raise OSError(errno.EBADF, "closed")
+        interrupt.wait(descriptor, events)
+
+    def close(self) -> None:
+        """Hang up, or listen no more."""
+        self._socket.close()
+
+
+class SocketStream(_Socket):
+    """A connection."""
 
     @property
     def peer(self) -> str:
@@ -114,26 +129,9 @@ class SocketStream:
         except BlockingIOError:
             return None
 
-    def wait(self, events: int, interrupt: Interrupt) -> None:
-        """See :class:`Stream`."""
-        _wait(self._socket, events, interrupt)
 
-    def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
-
-
-class Listener:
+class Listener(_Socket):
     """A socket that accepts connections; it cannot be read or written."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        sock.setblocking(False)
-
-    @property
-    def local(self) -> str:
-        """The address that it listens on."""
-        return show(self._socket.getsockname())
 
     def try_accept(self) -> SocketStream | None:
         """A new connection; None if one must wait."""
@@ -149,21 +147,6 @@ class Listener:
     def try_write(self, data: bytes) -> int | None:
         """See :class:`Stream`."""
         raise BrokenPipeError(errno.EPIPE, "a listener cannot be written")
-
-    def wait(self, events: int, interrupt: Interrupt) -> None:
-        """See :class:`Stream`."""
-        _wait(self._socket, events, interrupt)
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._socket.close()
-
-
-def _wait(sock: socket.socket, events: int, interrupt: Interrupt) -> None:
-    descriptor = sock.fileno()
-    if descriptor < 0:  # another thread of the enclave has closed it
-        raise OSError(errno.EBADF, "closed")
-    interrupt.wait(descriptor, events)
 
 
 def split(address: str) -> tuple[str, int]:
