@@ -2,7 +2,10 @@
 
 from typing import Final
 
-_VERIFIED: Final = ("sgx", "tdx", "snp", "nitro", "psa", "cca", "tpm", "keystone", "trustzone")
+_VERIFIED: Final = (
+    *("sgx", "tdx", "snp", "nitro", "psa", "cca", "tpm"),
+    *("keystone", "trustzone", "sancus"),
+)
 NAMES: Final = (  # of fuzz.targets.TARGETS
     *("sgxs", "elf", "sdk_image", "sigstruct", "pem"),
     *(f"evidence_{tee}" for tee in _VERIFIED),

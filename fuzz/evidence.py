@@ -8,8 +8,9 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, Final
 
-from tests.mutation import amd, arm, aws, intel, ours, tcg
+from tests.mutation import tcg
 from tests.mutation.case import Mutation, with_items
+from tests.mutation.suites import SOUND as MAKERS
 from tests.unit.tee.sgx.attester import EXTENSION
 
 from broch.errors import BrochError
@@ -27,17 +28,7 @@ from broch.tee.tpm.public import Public
 from broch.tee.tpm.signature import Signature
 from broch.wire import cbor, x509
 
-SOUND: Final[dict[str, Callable[[], Mutation]]] = {
-    "sgx": cache(intel.sound_sgx),
-    "tdx": cache(intel.sound_tdx),
-    "snp": cache(amd.sound),
-    "nitro": cache(aws.sound),
-    "psa": cache(arm.sound_psa),
-    "cca": cache(arm.sound_cca),
-    "tpm": cache(tcg.sound),
-    "keystone": cache(ours.sound_keystone),
-    "trustzone": cache(ours.sound_trustzone),
-}
+SOUND: Final[dict[str, Callable[[], Mutation]]] = {tee: cache(make) for tee, make in MAKERS.items()}
 
 
 @cache

@@ -2,9 +2,13 @@
 
 Every error carries ``code`` (part of the API), ``exit_code`` (what a command ends with), a message
 that says what was expected and what came, and where there is one: ``place`` (``file:line`` or the
-name of a module, node, key) and ``hint`` (what to do; never "weaken security").
+name of a module, node, key) and ``hint`` (what to do; never "weaken security"). Where a
+verification failed, ``step`` is the step that did not hold and ``skipped`` has those before it that
+were not made, and why (:mod:`broch.tee.steps`).
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -13,6 +17,8 @@ class BrochError(Exception):
 
     code: ClassVar[str] = "internal"
     exit_code: ClassVar[int] = 1
+    step: str | None = None
+    skipped: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, message: str, *, place: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)

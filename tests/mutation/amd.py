@@ -17,18 +17,18 @@ from broch.tee.snp.product import Product
 from broch.tee.snp.report import Report
 from broch.tee.snp.vek import ARC
 
-from .case import NO_SIGNATURE, Errors, Mutation, bent_bytes, each_field, with_items
+from .case import NO_SIGNATURE, Errors, Mutation, at_step, bent_bytes, each_field, with_items
 
-SIGNATURE: Final = (UntrustedError, f"SNP report: the {NO_SIGNATURE}")
+SIGNATURE: Final = ("signature", UntrustedError, f"SNP report: the {NO_SIGNATURE}")
 SLOTS: Final = {"snp report:": Report.__slots__}
 # What is looked at before the signature: what fixes how the rest is read, and with which key.
-FIRST: Final[dict[str, tuple[Errors, str]]] = {
-    "version": (DecodeError, "CPUID in a report of version 2"),
+FIRST: Final[dict[str, tuple[str, Errors, str]]] = {
+    "version": ("format", DecodeError, "CPUID in a report of version 2"),
     "policy": SIGNATURE,
-    "signature_algo": (DecodeError, "signature algorithm 0"),
-    "cpuid_family": (UntrustedError, "of no known product"),
-    "launch_mit_vector": (DecodeError, "mitigations in a report of version 3"),
-    "current_mit_vector": (DecodeError, "mitigations in a report of version 3"),
+    "signature_algo": ("format", DecodeError, "signature algorithm 0"),
+    "cpuid_family": ("cpuid", UntrustedError, "of no known product"),
+    "launch_mit_vector": ("format", DecodeError, "mitigations in a report of version 3"),
+    "current_mit_vector": ("format", DecodeError, "mitigations in a report of version 3"),
 }
 
 
@@ -53,23 +53,24 @@ def snp() -> Iterator[Mutation]:
     """Everything."""
     yield from report_fields()
     yield from signed_fields()
-    yield from certificate_fields()
-    yield from extension_values()
-    yield from revocations()
-    yield from dates()
-    yield from items()
+    yield from at_step("chain", certificate_fields())
+    yield from at_step("chain", extension_values())
+    yield from at_step("crl", revocations())
+    yield from at_step("chain", dates())
+    yield from at_step("chain", items())
 
 
 def report_fields() -> Iterator[Mutation]:
     """(1), (5): every field, changed after it was signed."""
     made = base(Attester())
     for field, report in each_field(Report.from_bytes(made.evidence)):
-        error, check = FIRST.get(field, SIGNATURE)
+        step, error, check = FIRST.get(field, SIGNATURE)
         yield replace(
             made,
             name=f"snp report: {field}",
             evidence=report.to_bytes(),
             error=error,
+            step=step,
             check=check,
         )
 
@@ -96,30 +97,37 @@ def signed_fields() -> Iterator[Mutation]:
         ):
             way = "lower" if value < tcb else "higher"
             made = base(Attester().bend(**{field: value}), check=problem)
-            yield replace(made, name=f"snp signed: {field} {component} {way}")
+            step = "reported_tcb" if field == "reported_tcb" else "relations"
+            yield replace(made, name=f"snp signed: {field} {component} {way}", step=step)
     for index in range(2, 6):
         for field in ("reported_tcb", "committed_tcb", "current_tcb", "launch_tcb"):
             value = higher(tcb, index)
             made = base(Attester().bend(**{field: value}), DecodeError, "a reserved byte")
-            yield replace(made, name=f"snp signed: {field} reserved {index}")
-    fields: tuple[tuple[str, Any, Errors, str], ...] = (
-        ("flags", 4, UntrustedError, "signed by a VLEK, the certificate is of a VCEK"),
-        ("flags", 7 << 2, UntrustedError, "signed by a NONE"),
-        ("flags", 3 << 2, DecodeError, "signing key 3 is reserved"),
-        ("flags", 2, UntrustedError, "the chip is masked and its identity is there"),
-        ("flags", 1 << 5, DecodeError, "reserved bits of flags"),
-        ("policy", 0x3001F & ~(1 << 17), DecodeError, "bit 17 of policy"),
-        ("policy", 1 << 26 | 1 << 17, DecodeError, "reserved bits of policy"),
-        ("platform_info", 1 << 6, DecodeError, "reserved bits of platform_info"),
-        ("vmpl", 4, DecodeError, "VMPL 4"),
-        ("chip_id", CHIP[::-1], UntrustedError, "the key is of another chip"),
-        ("chip_id", bytes(64), UntrustedError, "the key is of another chip"),
-        ("cpuid_model", 0x11, UntrustedError, "the report is of Genoa, the key of Milan"),
-        ("committed_version", bytes((30, 55, 1)), UntrustedError, "committed firmware is newer"),
+            yield replace(made, name=f"snp signed: {field} reserved {index}", step="reported_tcb")
+    fields: tuple[tuple[str, Any, str, Errors, str], ...] = (
+        ("flags", 4, "key_kind", UntrustedError, "signed by a VLEK, the certificate is of a VCEK"),
+        ("flags", 7 << 2, "key_kind", UntrustedError, "signed by a NONE"),
+        ("flags", 3 << 2, "format", DecodeError, "signing key 3 is reserved"),
+        ("flags", 2, "chip_id", UntrustedError, "the chip is masked and its identity is there"),
+        ("flags", 1 << 5, "format", DecodeError, "reserved bits of flags"),
+        ("policy", 0x3001F & ~(1 << 17), "format", DecodeError, "bit 17 of policy"),
+        ("policy", 1 << 26 | 1 << 17, "format", DecodeError, "reserved bits of policy"),
+        ("platform_info", 1 << 6, "format", DecodeError, "reserved bits of platform_info"),
+        ("vmpl", 4, "format", DecodeError, "VMPL 4"),
+        ("chip_id", CHIP[::-1], "chip_id", UntrustedError, "the key is of another chip"),
+        ("chip_id", bytes(64), "chip_id", UntrustedError, "the key is of another chip"),
+        ("cpuid_model", 0x11, "cpuid", UntrustedError, "the report is of Genoa, the key of Milan"),
+        (
+            "committed_version",
+            bytes((30, 55, 1)),
+            "relations",
+            UntrustedError,
+            "committed firmware is newer",
+        ),
     )
-    for name, value, error, problem in fields:
+    for name, value, step, error, problem in fields:
         made = base(Attester().bend(**{name: value}), error, problem)
-        yield replace(made, name=f"snp signed: {name} {value!r:.30}")
+        yield replace(made, name=f"snp signed: {name} {value!r:.30}", step=step)
 
 
 # Each certificate alone; everything else stays sound and properly signed over the change.
@@ -164,8 +172,11 @@ def certificate_fields() -> Iterator[Mutation]:
     """(2): every certificate's role, signer, issuer, rights; then its bytes."""
     for label, changes, problem in CERTIFICATES:
         made = base(Attester().change(label, **changes), (DecodeError, UntrustedError), problem)
+        lists = "revocation lists" in problem
         yield replace(
-            made, name=f"snp {label}: {', '.join(f'{k} {v!r:.40}' for k, v in changes.items())}"
+            made,
+            name=f"snp {label}: {', '.join(f'{k} {v!r:.40}' for k, v in changes.items())}",
+            step="crl" if lists else "chain",
         )
     made = base(Attester())
     for item in ("vek", "ask", "crl"):
@@ -175,6 +186,7 @@ def certificate_fields() -> Iterator[Mutation]:
                 name=f"snp {item} byte {offset}",
                 endorsements=with_items(made.endorsements, {item: bent}),
                 error=(DecodeError, UntrustedError),
+                step="crl" if item == "crl" else "chain",
                 check="",
             )
 
@@ -202,7 +214,10 @@ def extension_values() -> Iterator[Mutation]:
     for oid, value, error, problem in EXTENSIONS:
         found = {**extensions(Product.MILAN), ARC + oid: value}
         made = base(Attester().change("vek", extensions=found), error, problem)
-        yield replace(made, name=f"snp extension {oid}: {value.hex():.20}")
+        step = {"the key is of TCB": "reported_tcb", "the key is of another chip": "chip_id"}
+        yield replace(
+            made, name=f"snp extension {oid}: {value.hex():.20}", step=step.get(problem, "chain")
+        )
     for oid in (".1", ".2", ".3.1", ".3.2", ".3.3", ".3.8", ".4"):
         found = {key: value for key, value in extensions(Product.MILAN).items() if key != ARC + oid}
         problem = "not those of a SEV-VCEK" if oid == ".4" else f"{oid} is missing"
@@ -242,7 +257,8 @@ def dates() -> Iterator[Mutation]:
             yield replace(made, name=f"snp {label} {problem}")
         changed = Attester()
         changed.crl_options = {"begin": begin, "end": end}
-        yield replace(base(changed, check=f"crl {problem}"), name=f"snp crl {problem}")
+        made = base(changed, check=f"crl {problem}")
+        yield replace(made, name=f"snp crl {problem}", step="crl")
 
 
 def items() -> Iterator[Mutation]:

@@ -18,14 +18,29 @@ from broch.tee.contract import Endorsements
 from broch.tee.psa import VERIFIER as PSA
 from broch.wire import cbor
 
-from .case import NO_SIGNATURE, Errors, Mutation, bent_bytes, flip, with_items
+from .case import (
+    NO_SIGNATURE,
+    Errors,
+    Mutation,
+    at_step,
+    bent_bytes,
+    ends_of,
+    flip,
+    with_items,
+)
 
 PSA_SIGNATURE: Final = f"PSA token: the {NO_SIGNATURE}"
 STRANGER: Final = ec_key("stranger", ec.SECP256R1)
 
 
 def of(
-    name: str, verifier: Any, evidence: bytes, items: dict[str, bytes], error: Any, check: str
+    name: str,
+    verifier: Any,
+    evidence: bytes,
+    items: dict[str, bytes],
+    error: Any,
+    check: str,
+    step: str = "",
 ) -> Mutation:
     return Mutation(
         name=name,
@@ -34,6 +49,7 @@ def of(
         endorsements=Endorsements(anchors=(), items=items),
         at=NOW,
         error=error,
+        step=step,
         check=check,
     )
 
@@ -56,28 +72,46 @@ def psa() -> Iterator[Mutation]:
             name=f"psa claim {label} after signing",
             evidence=bent,
             error=UntrustedError,
+            step="signature",
             check=PSA_SIGNATURE,
         )
-    signed: tuple[tuple[str, dict[Any, Any], Errors, str], ...] = (
-        ("profile", {265: "tag:psacertified.org,2023:psa#other"}, DecodeError, "profile"),
-        ("nonce", {10: b"n" * 31}, DecodeError, "10"),
-        ("instance id", {256: b"\x01" * 33}, UntrustedError, "instance id is not that of"),
-        ("kind of instance id", {256: b"\x02" * 33}, DecodeError, "does not begin with 1"),
-        ("implementation id", {2396: b"j" * 32}, UntrustedError, "implementation id is not the"),
-        ("client id", {2394: 0}, DecodeError, "client id"),
-        ("lifecycle unknown", {2395: 0}, UntrustedError, "UNKNOWN cannot attest"),
-        ("lifecycle assembly", {2395: 0x1000}, UntrustedError, "cannot attest"),
-        ("lifecycle provisioning", {2395: 0x2000}, UntrustedError, "cannot attest"),
-        ("lifecycle decommissioned", {2395: 0x6000}, UntrustedError, "cannot attest"),
-        ("lifecycle of no state", {2395: 0x7000}, DecodeError, "2395"),
-        ("components", {2399: []}, DecodeError, "2399"),
-        ("an unknown claim", {9999: 1}, DecodeError, "unknown claims"),
+    signed: tuple[tuple[str, dict[Any, Any], str, Errors, str], ...] = (
+        ("profile", {265: "tag:psacertified.org,2023:psa#other"}, "claims", DecodeError, "profile"),
+        ("nonce", {10: b"n" * 31}, "claims", DecodeError, "10"),
+        (
+            "instance id",
+            {256: b"\x01" * 33},
+            "device",
+            UntrustedError,
+            "instance id is not that of",
+        ),
+        (
+            "kind of instance id",
+            {256: b"\x02" * 33},
+            "claims",
+            DecodeError,
+            "does not begin with 1",
+        ),
+        (
+            "implementation id",
+            {2396: b"j" * 32},
+            "device",
+            UntrustedError,
+            "implementation id is not the",
+        ),
+        ("client id", {2394: 0}, "claims", DecodeError, "client id"),
+        ("lifecycle unknown", {2395: 0}, "lifecycle", UntrustedError, "UNKNOWN cannot attest"),
+        ("lifecycle assembly", {2395: 0x1000}, "lifecycle", UntrustedError, "cannot attest"),
+        ("lifecycle provisioning", {2395: 0x2000}, "lifecycle", UntrustedError, "cannot attest"),
+        ("lifecycle decommissioned", {2395: 0x6000}, "lifecycle", UntrustedError, "cannot attest"),
+        ("lifecycle of no state", {2395: 0x7000}, "claims", DecodeError, "2395"),
+        ("components", {2399: []}, "claims", DecodeError, "2399"),
+        ("an unknown claim", {9999: 1}, "claims", DecodeError, "unknown claims"),
     )
-    for title, changes, error, check in signed:
+    for title, changes, step, error, check in signed:
         evidence = psa_maker.sign({**claims, **changes})
-        yield replace(
-            sound, name=f"psa signed: {title}", evidence=evidence, error=error, check=check
-        )
+        made = replace(sound, name=f"psa signed: {title}", evidence=evidence)
+        yield replace(made, error=error, step=step, check=check)
     for state in (0x4000, 0x5000):
         yield replace(
             sound,
@@ -98,13 +132,15 @@ def psa() -> Iterator[Mutation]:
             name=f"psa endorsement {name} {value!r:.20}",
             endorsements=with_items(sound.endorsements, {name: value}),
             error=error,
+            step="signature" if name == "attestation_key" else "device",
             check=check,
         )
-    yield from bytes_of(sound, "psa", 7)
+    yield from at_step("format|signature", bytes_of(sound, "psa", 7))
 
 
-def bytes_of(sound: Mutation, name: str, step: int) -> Iterator[Mutation]:
-    for offset, bent in bent_bytes(sound.evidence, step):
+def bytes_of(sound: Mutation, name: str, every: int) -> Iterator[Mutation]:
+    yield from ends_of(sound, name)
+    for offset, bent in bent_bytes(sound.evidence, every):
         yield replace(
             sound,
             name=f"{name} byte {offset}",
@@ -130,8 +166,10 @@ CCA_ITEMS: Final = {
 }
 
 
-def realm_case(name: str, attester: Realm, error: Errors | None, check: str = "") -> Mutation:
-    return of(f"cca {name}", CCA, attester.evidence(), CCA_ITEMS, error, check)
+def realm_case(
+    name: str, attester: Realm, error: Errors | None, check: str = "", step: str = ""
+) -> Mutation:
+    return of(f"cca {name}", CCA, attester.evidence(), CCA_ITEMS, error, check, step)
 
 
 def sound_cca() -> Mutation:
@@ -149,12 +187,13 @@ def cca() -> Iterator[Mutation]:
         for label, value in claims.items():
             changed = cbor.encode({**claims, label: bend(value)})
             token = cbor.encode(cbor.Tag(18, [*parts[:2], changed, parts[3]]))
-            error, check = after_signing(word, label)
+            step, error, check = after_signing(word, label)
             yield replace(
                 sound,
                 name=f"cca {word} claim {label} after signing",
                 evidence=Realm.wrap({**tokens, which: token}),
                 error=error,
+                step=step,
                 check=check,
             )
         token = cbor.encode(cbor.Tag(18, [*parts[:3], flip(parts[3])]))
@@ -163,31 +202,37 @@ def cca() -> Iterator[Mutation]:
             name=f"cca {word} signature",
             evidence=Realm.wrap({**tokens, which: token}),
             error=UntrustedError,
+            step="signature" if word == "platform" else "realm_signature",
             check=f"CCA {word} token: the {NO_SIGNATURE}",
         )
     other = ec_key("another realm")
-    for title, attester, error, check in (
-        ("a stranger's platform key", Realm(cpak=other), UntrustedError, NO_SIGNATURE),
-        ("a stranger's realm key", Realm(rak=other), UntrustedError, NO_SIGNATURE),
-        ("an unbound realm key", Realm(platform={10: b"x" * 32}), UntrustedError, "realm"),
-        ("implementation id", Realm(platform={2396: b"j" * 32}), UntrustedError, "implementation"),
-        ("instance id", Realm(platform={256: b"\x01j" * 16 + b"j"}), UntrustedError, "instance"),
-        ("platform profile", Realm(platform={265: "x"}), DecodeError, "profile"),
-        ("lifecycle", Realm(platform={2395: 0x1000}), UntrustedError, "cannot attest"),
-        ("realm profile", Realm(realm={265: "x"}), DecodeError, "profile"),
-        ("short challenge", Realm(realm={10: b"c" * 32}), DecodeError, "10"),
-        ("three REMs", Realm(realm={44239: [b"0" * 32] * 3}), DecodeError, "four measurements"),
-        ("unknown hash", Realm(realm={44240: "md5"}), DecodeError, "hash algorithm"),
-    ):
-        yield realm_case(f"signed: {title}", attester, error, check)
+    untrusted = (
+        ("a stranger's platform key", Realm(cpak=other), "signature", NO_SIGNATURE),
+        ("a stranger's realm key", Realm(rak=other), "realm_signature", NO_SIGNATURE),
+        ("an unbound realm key", Realm(platform={10: b"x" * 32}), "realm_key", "realm"),
+        ("implementation id", Realm(platform={2396: b"j" * 32}), "device", "implementation"),
+        ("instance id", Realm(platform={256: b"\x01j" * 16 + b"j"}), "device", "instance"),
+        ("lifecycle", Realm(platform={2395: 0x1000}), "device", "cannot attest"),
+    )
+    malformed = (
+        ("platform profile", Realm(platform={265: "x"}), "device", "profile"),
+        ("realm profile", Realm(realm={265: "x"}), "realm_key", "profile"),
+        ("short challenge", Realm(realm={10: b"c" * 32}), "realm_key", "10"),
+        ("three REMs", Realm(realm={44239: [b"0" * 32] * 3}), "realm_key", "four measurements"),
+        ("unknown hash", Realm(realm={44240: "md5"}), "realm_key", "hash algorithm"),
+    )
+    for error, cases in ((UntrustedError, untrusted), (DecodeError, malformed)):
+        for title, attester, step, check in cases:
+            yield realm_case(f"signed: {title}", attester, error, check, step)
     for label in (10, 44235, 44236, 44237, 44238, 44239, 44240):
         made = Realm(without=(("realm", label),))
-        yield realm_case(f"realm without {label}", made, DecodeError, f"claim {label}")
+        check = f"claim {label}"
+        yield realm_case(f"realm without {label}", made, DecodeError, check, "realm_key")
     for label in (265, 10, 2396, 256, 2401, 2395, 2399, 2402):
         made = Realm(without=(("platform", label),))
         check = "profile None" if label == 265 else f"claim {label}"
-        yield realm_case(f"platform without {label}", made, DecodeError, check)
-    for name, value, error, check in (
+        yield realm_case(f"platform without {label}", made, DecodeError, check, "device")
+    for name, value, wrong, check in (
         *((item, None, UndecidedError, f"lack {item}") for item in CCA_ITEMS),
         ("platform_key", cca_spki(other), UntrustedError, NO_SIGNATURE),
         ("platform_key", cca_spki(STRANGER), UntrustedError, "expected ES256"),
@@ -198,7 +243,8 @@ def cca() -> Iterator[Mutation]:
             sound,
             name=f"cca endorsement {name} {value!r:.60}",
             endorsements=with_items(sound.endorsements, {name: value}),
-            error=error,
+            error=wrong,
+            step="signature" if name == "platform_key" else "device",
             check=check,
         )
     swapped = {PLATFORM: tokens[REALM], REALM: tokens[PLATFORM]}
@@ -207,17 +253,19 @@ def cca() -> Iterator[Mutation]:
         name="cca tokens swapped",
         evidence=Realm.wrap(swapped),
         error=UntrustedError,
+        step="signature",
         check=f"CCA platform token: the {NO_SIGNATURE}",
     )
-    yield from bytes_of(sound, "cca", 11)
+    where = "format|signature|realm_key|realm_signature"
+    yield from at_step(where, bytes_of(sound, "cca", 11))
 
 
-def after_signing(word: str, label: int) -> tuple[Errors, str]:
+def after_signing(word: str, label: int) -> tuple[str, Errors, str]:
     # The platform's signature comes first; what it binds of the realm, before the realm's own.
     if word == "platform":
-        return UntrustedError, f"CCA platform token: the {NO_SIGNATURE}"
+        return "signature", UntrustedError, f"CCA platform token: the {NO_SIGNATURE}"
     if label == 44237:
-        return UntrustedError, "realm"
+        return "realm_key", UntrustedError, "realm"
     if label in (265, 44236, 44240):  # read before the realm's key is known
-        return DecodeError, "profile|hash algorithm"
-    return UntrustedError, f"CCA realm token: the {NO_SIGNATURE}"
+        return "realm_key", DecodeError, "profile|hash algorithm"
+    return "realm_signature", UntrustedError, f"CCA realm token: the {NO_SIGNATURE}"

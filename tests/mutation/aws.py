@@ -15,7 +15,7 @@ from broch.tee.nitro import VERIFIER
 from broch.wire import cbor
 from broch.wire.cose import Alg
 
-from .case import NO_SIGNATURE, Errors, Mutation, bent_bytes, flip
+from .case import NO_SIGNATURE, Errors, Mutation, at_step, bent_bytes, flip
 
 SIGNATURE: Final = f"Nitro document: the {NO_SIGNATURE}"
 
@@ -53,18 +53,18 @@ def sound() -> Mutation:
 
 def nitro() -> Iterator[Mutation]:
     """Everything."""
-    yield from unsigned_fields()
-    yield from signed_fields()
-    yield from envelope()
-    yield from certificates()
-    yield from dates()
+    yield from at_step("signature", unsigned_fields())
+    yield from at_step("format", signed_fields())
+    yield from at_step("format", envelope())
+    yield from at_step("chain", certificates())
+    yield from at_step("chain", dates())
 
 
 # Read before the signature, because the chain and the limits of the fields are.
-FIRST: Final[dict[str, tuple[Errors, str]]] = {
-    "digest": (DecodeError, "digest 'SHA385', expected 'SHA384'"),
-    "certificate": (DecodeError, "certificate"),
-    "cabundle": (UntrustedError, "is not among the anchors"),
+FIRST: Final[dict[str, tuple[str, Errors, str]]] = {
+    "digest": ("format", DecodeError, "digest 'SHA385', expected 'SHA384'"),
+    "certificate": ("chain", DecodeError, "certificate"),
+    "cabundle": ("chain", UntrustedError, "is not among the anchors"),
 }
 
 
@@ -75,9 +75,9 @@ def unsigned_fields() -> Iterator[Mutation]:
     fields = cbor.decode(parts[2], what="test")
     for name, value in fields.items():
         changed = {**fields, name: bend(value)}
-        error, check = FIRST.get(name, (UntrustedError, SIGNATURE))
+        step, error, check = FIRST.get(name, ("signature", UntrustedError, SIGNATURE))
         bent = cbor.encode([*parts[:2], cbor.encode(changed), parts[3]])
-        yield replace(of(bent, root, error, check), name=f"nitro {name} after signing")
+        yield replace(of(bent, root, error, check), name=f"nitro {name} after signing", step=step)
     for index in fields["pcrs"]:
         pcrs = {**fields["pcrs"], index: flip(fields["pcrs"][index])}
         bent = cbor.encode([*parts[:2], cbor.encode({**fields, "pcrs": pcrs}), parts[3]])
@@ -88,7 +88,7 @@ def unsigned_fields() -> Iterator[Mutation]:
         bundle[index] = bundle[index][:-1] + flip(bundle[index][-1:])
         bent = cbor.encode([*parts[:2], cbor.encode({**fields, "cabundle": bundle}), parts[3]])
         made = of(bent, root, UntrustedError, NO_SIGNATURE)
-        yield replace(made, name=f"nitro cabundle[{index}] after signing")
+        yield replace(made, name=f"nitro cabundle[{index}] after signing", step="chain")
     bent = cbor.encode([*parts[:3], flip(parts[3])])
     yield replace(of(bent, root, UntrustedError, SIGNATURE), name="nitro signature")
 
@@ -112,7 +112,7 @@ def signed_fields() -> Iterator[Mutation]:
     for days, word in ((-40, "before"), (400, "after")):
         stamp = int((NOW + timedelta(days=days)).timestamp() * 1000)
         made = base(Attester(fields={"timestamp": stamp}), check="when its certificate was not")
-        yield replace(made, name=f"nitro timestamp {word} its certificate")
+        yield replace(made, name=f"nitro timestamp {word} its certificate", step="timestamp")
     for index in range(3):
         pcrs = {place: bytes(48) if place == index else b"p" * 48 for place in range(3)}
         made = base(Attester(fields={"pcrs": pcrs}), None)
@@ -139,14 +139,16 @@ def envelope() -> Iterator[Mutation]:
         ("a byte after it", evidence + b"\0", DecodeError, "after the item"),
         ("no signature", cbor.encode([*parts[:3], b""]), UntrustedError, "a signature of 0 bytes"),
     ):
-        yield replace(of(changed, root, error, check), name=f"nitro envelope: {name}")
+        step = "format" if error is DecodeError else "signature"
+        yield replace(of(changed, root, error, check), name=f"nitro envelope: {name}", step=step)
     other = tree().change("leaf", key=ec_key("leaf", ec.SECP256R1))
     made_es256 = base(Attester(tree=other, alg=Alg.ES256), check="algorithm -7, expected ES384")
-    yield replace(made_es256, name="nitro envelope: ES256")
+    yield replace(made_es256, name="nitro envelope: ES256", step="signature")
     for offset, bent in bent_bytes(evidence, 61):
         yield replace(
             of(bent, root, (DecodeError, UntrustedError), ""),
             name=f"nitro byte {offset}",
+            step="format|chain|signature",
         )
 
 

@@ -1,11 +1,11 @@
 """What a mutation is: sound evidence with one thing changed, and how it must be judged."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from broch.errors import BrochError
+from broch.errors import BrochError, DecodeError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.verifier import Verifier
 
@@ -24,11 +24,19 @@ class Mutation:
     at: datetime
     # None: it is believed, and ``shows`` says what the claims then show.
     error: Errors | None
+    step: str = ""  # that fails, as ``broch.attest.steps`` names it; any of a|b for single bytes
     check: str = ""  # of the message
     shows: Callable[[Any], bool] = field(default=lambda claims: True, repr=False)
 
     def run(self) -> Claims:
         return self.verifier.verify(self.evidence, self.endorsements, at=self.at)
+
+
+def at_step(step: str, mutations: Iterable[Mutation]) -> Iterator[Mutation]:
+    """Those that fail and do not say at which step, fail at this one."""
+    for mutation in mutations:
+        said = mutation.error is None or mutation.step
+        yield mutation if said else replace(mutation, step=step)
 
 
 def flip(value: Any) -> Any:
@@ -79,6 +87,16 @@ def with_items(endorsements: Endorsements, changes: Mapping[str, bytes | None]) 
         anchors=endorsements.anchors,
         items={name: value for name, value in items.items() if value is not None},
     )
+
+
+def ends_of(sound: Mutation, name: str) -> Iterator[Mutation]:
+    """CBOR that ends a byte early, and a byte late."""
+    for title, data, check in (
+        ("cut off", sound.evidence[:-1], "CBOR|end"),
+        ("a byte after it", sound.evidence + b"\0", "after the item"),
+    ):
+        changed = replace(sound, name=f"{name} {title}", evidence=data)
+        yield replace(changed, error=DecodeError, step="format", check=check)
 
 
 def bent_bytes(data: bytes, step: int) -> Iterator[tuple[int, bytes]]:

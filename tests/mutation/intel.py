@@ -27,20 +27,22 @@ from broch.tee.tdx.report import TdReport
 from .case import NO_SIGNATURE, Errors, Mutation, at_path, each_field, flip, leaves, put, with_items
 
 NOT_SUPPORTED: Final = TcbStatus.NOT_SUPPORTED
-HEADER: Final[dict[str, tuple[Errors, str]]] = {  # what is looked at before any signature
-    "version": (DecodeError, "version"),
-    "att_key_type": (DecodeError, "attestation key type 3"),
-    "tee_type": (DecodeError, "TEE type"),
-    "qe_vendor_id": (DecodeError, "QE vendor"),
+Verdict = tuple[str, Errors, str]  # step, error, what its message says
+HEADER: Final[dict[str, Verdict]] = {  # what is looked at before any signature
+    "version": ("format", DecodeError, "version"),
+    "att_key_type": ("format", DecodeError, "attestation key type 3"),
+    "tee_type": ("format", DecodeError, "TEE type"),
+    "qe_vendor_id": ("format", DecodeError, "QE vendor"),
 }
-QUOTE_SIGNATURE: Final = (UntrustedError, f"quote: the {NO_SIGNATURE}")
-QE_SIGNATURE: Final = (UntrustedError, f"QE report: the {NO_SIGNATURE}")
-CERTIFICATION: Final[dict[str, tuple[Errors, str]]] = {
+QUOTE_SIGNATURE: Final = ("signature", UntrustedError, f"quote: the {NO_SIGNATURE}")
+QE_SIGNATURE: Final = ("qe_report", UntrustedError, f"QE report: the {NO_SIGNATURE}")
+BINDING: Final = ("qe_report", UntrustedError, "does not bind the attestation key")
+CERTIFICATION: Final[dict[str, Verdict]] = {
     "qe_report": QE_SIGNATURE,
     "qe_report_signature": QE_SIGNATURE,
-    "qe_auth_data": (UntrustedError, "does not bind the attestation key"),
-    "cert_type": (DecodeError, "certification data of type 4"),
-    "cert_data": (DecodeError, "not a PEM certificate"),
+    "qe_auth_data": BINDING,
+    "cert_type": ("format", DecodeError, "certification data of type 4"),
+    "cert_data": ("chain", DecodeError, "not a PEM certificate"),
 }
 
 
@@ -69,8 +71,8 @@ def sgx_with(field: str, value: Any) -> SgxAttester:
     return SgxAttester(**fields)
 
 
-def judged(name: str, attester: Any, evidence: bytes, verdict: tuple[Errors, str]) -> Mutation:
-    error, check = verdict
+def judged(name: str, attester: Any, evidence: bytes, verdict: Verdict) -> Mutation:
+    step, error, check = verdict
     is_sgx = isinstance(attester, SgxAttester)
     return Mutation(
         name=name,
@@ -79,6 +81,7 @@ def judged(name: str, attester: Any, evidence: bytes, verdict: tuple[Errors, str
         endorsements=attester.endorsements(),
         at=support.NOW if is_sgx else tdx_attester.NOW,
         error=error,
+        step=step,
         check=check,
     )
 
@@ -87,13 +90,13 @@ def quote_fields(tee: str, attester: Any, body_size: int) -> Iterator[Mutation]:
     """(1), (6), (7): every field of a quote, changed after it was signed."""
     sound = Quote.from_bytes(attester.evidence(), body_size=body_size, wrapped=tee == "tdx")
 
-    def mutation(name: str, quote: Quote, verdict: tuple[Errors, str]) -> Mutation:
+    def mutation(name: str, quote: Quote, verdict: Verdict) -> Mutation:
         return judged(f"{tee} quote: {name}", attester, quote.to_bytes(), verdict)
 
     for name, header in each_field(sound.header):
         verdict = HEADER.get(name, QUOTE_SIGNATURE)
         if (tee, name) == ("tdx", "version"):  # 5, whose body begins with its type
-            verdict = (DecodeError, "body of type")
+            verdict = ("format", DecodeError, "body of type")
         yield mutation(f"header {name}", replace(sound, header=header), verdict)
     report: ReportBody | TdReport = (ReportBody if tee == "sgx" else TdReport).from_bytes(
         sound.body
@@ -111,9 +114,8 @@ def quote_fields(tee: str, attester: Any, body_size: int) -> Iterator[Mutation]:
         changed = replace(sound, certification=replace(own, qe_report=qe.to_bytes()))
         yield mutation(f"QE report {name}", changed, QE_SIGNATURE)
     yield mutation("signature", replace(sound, signature=flip(sound.signature)), QUOTE_SIGNATURE)
-    bound = (UntrustedError, "does not bind the attestation key")
     changed = replace(sound, attestation_key=flip(sound.attestation_key))
-    yield mutation("attestation key", changed, bound)
+    yield mutation("attestation key", changed, BINDING)
 
 
 # What a platform's certificate says; it is signed over the change.
@@ -154,6 +156,7 @@ def extended(name: str, extension: PckExtension, error: Errors | None, check: st
         at=support.NOW,
         error=error,
         check=check if error else "",
+        step="tcb_info" if error else "",
         shows=lambda claims: claims.pck == extension and claims.tcb.status == status,
     )
 
@@ -171,16 +174,16 @@ def certificates() -> Iterator[Mutation]:
     for role, (own, parameter) in ROLES.items():
         for other in sorted(names - {own, "Intel SGX PCK Processor CA"}):
             changed = sgx_with(parameter, other)
-            verdict: tuple[Errors, str] = (UntrustedError, f"certificate '{other}' is not {own}")
+            verdict: Verdict = ("chain", UntrustedError, f"certificate '{other}' is not {own}")
             yield judged(f"sgx {role} named {other}", changed, changed.evidence(), verdict)
         signer = {"leaf": "ca", "ca": "root", "signing": "root"}[role]
         for key in sorted(sgx_attester.KEYS.keys() - {signer}):
             changed = SgxAttester(signers={role: key})
-            verdict = (UntrustedError, f"certificate '{own}': the {NO_SIGNATURE}")
+            verdict = ("chain", UntrustedError, f"certificate '{own}': the {NO_SIGNATURE}")
             yield judged(f"sgx {role} signed by {key}", changed, changed.evidence(), verdict)
     for key in sorted(sgx_attester.KEYS.keys() - {"root"}):
         changed = SgxAttester(signers={"root": key})
-        verdict = (UntrustedError, f"Test Root': the {NO_SIGNATURE}")
+        verdict = ("chain", UntrustedError, f"Test Root': the {NO_SIGNATURE}")
         yield judged(f"sgx root signed by {key}", changed, changed.evidence(), verdict)
     for role, allowed, problem in (
         ("root", None, "may not issue certificates"),
@@ -190,7 +193,7 @@ def certificates() -> Iterator[Mutation]:
         ("signing", 0, "is a CA or may not sign data"),
     ):
         changed = SgxAttester(path_lengths={role: allowed})
-        verdict = (UntrustedError, problem)
+        verdict = ("chain", UntrustedError, problem)
         yield judged(f"sgx {role} path length {allowed}", changed, changed.evidence(), verdict)
 
 
@@ -202,46 +205,46 @@ def lists() -> Iterator[Mutation]:
         ("root_revokes", "signing"),
     ):
         changed = sgx_with(parameter, (role,))
-        verdict: tuple[Errors, str] = (UntrustedError, f"'{ROLES[role][0]}' .serial .* is revoked")
+        verdict: Verdict = ("crl", UntrustedError, f"'{ROLES[role][0]}' .serial .* is revoked")
         yield judged(f"sgx {parameter} {role}", changed, changed.evidence(), verdict)
     for short, item, owner in (("pck_crl", "pck_crl", "ca"), ("root_crl", "root_ca_crl", "root")):
         for key in sorted(sgx_attester.KEYS.keys() - {owner}):
             changed = SgxAttester(signers={short: key})
-            verdict = (UntrustedError, f"{item}: the {NO_SIGNATURE}")
+            verdict = ("crl", UntrustedError, f"{item}: the {NO_SIGNATURE}")
             yield judged(f"sgx {item} signed by {key}", changed, changed.evidence(), verdict)
         for issuer in sorted({"root", "ca", "leaf", "signing"} - {owner}):
             changed = SgxAttester(crl_issuers={short: issuer})
-            verdict = (UntrustedError, f"{item} is not of")
+            verdict = ("crl", UntrustedError, f"{item} is not of")
             yield judged(f"sgx {item} of {issuer}", changed, changed.evidence(), verdict)
 
 
 DATED: Final = {
-    "root": "certificate 'Broch Emulated Test Root'",
-    "ca": "certificate 'Intel SGX PCK Platform CA'",
-    "leaf": "certificate 'Intel SGX PCK Certificate'",
-    "signing": "certificate 'Intel SGX TCB Signing'",
-    "root_crl": "root_ca_crl",
-    "pck_crl": "pck_crl",
-    "tcb_info": "tcb_info",
-    "qe_identity": "qe_identity",
+    "root": ("chain", "certificate 'Broch Emulated Test Root'"),
+    "ca": ("chain", "certificate 'Intel SGX PCK Platform CA'"),
+    "leaf": ("chain", "certificate 'Intel SGX PCK Certificate'"),
+    "signing": ("chain", "certificate 'Intel SGX TCB Signing'"),
+    "root_crl": ("crl", "root_ca_crl"),
+    "pck_crl": ("crl", "pck_crl"),
+    "tcb_info": ("tcb_info", "tcb_info"),
+    "qe_identity": ("qe_identity", "qe_identity"),
 }
 
 
 def dates() -> Iterator[Mutation]:
     """(2)-(5): every date, one second too late or too early."""
     second = timedelta(seconds=1)
-    for what, shown in DATED.items():
+    for what, (step, shown) in DATED.items():
         early = (support.NOW - timedelta(days=2), support.NOW - second)
         late = (support.NOW + second, support.NOW + timedelta(days=2))
         for period, problem in ((early, "has expired"), (late, "is not valid before")):
             changed = SgxAttester(periods={what: period})
-            verdict: tuple[Errors, str] = (UntrustedError, f"{shown} {problem}")
+            verdict: Verdict = (step, UntrustedError, f"{shown} {problem}")
             yield judged(f"sgx {what} {problem}", changed, changed.evidence(), verdict)
 
 
 # Every leaf of the documents, signed over the change: another value, and what comes of it.
-Verdict = tuple[Any, Errors | None, str]
-TCB_INFO: Final[dict[str, Verdict]] = {
+Change = tuple[Any, Errors | None, str]
+TCB_INFO: Final[dict[str, Change]] = {
     "id": ("TDX", UntrustedError, "tcb_info is of 'TDX'"),
     "version": (2, DecodeError, "version 2, expected 3"),
     "issueDate": ("2099-01-01T00:00:00Z", UntrustedError, "tcb_info is not valid before"),
@@ -255,7 +258,7 @@ TCB_INFO: Final[dict[str, Verdict]] = {
     "tcbDate": ("2001-01-01T00:00:00Z", None, "UpToDate"),
     "tcbStatus": ("Revoked", None, "Revoked"),
 }
-QE_IDENTITY: Final[dict[str, Verdict]] = {
+QE_IDENTITY: Final[dict[str, Change]] = {
     "id": ("QVE", UntrustedError, "qe_identity is of 'QVE'"),
     "version": (3, DecodeError, "version 3, expected 2"),
     "issueDate": ("2099-01-01T00:00:00Z", UntrustedError, "qe_identity is not valid before"),
@@ -271,7 +274,7 @@ QE_IDENTITY: Final[dict[str, Verdict]] = {
     "tcbDate": ("2001-01-01T00:00:00Z", None, "UpToDate"),
     "tcbStatus": ("OutOfDate", None, "OutOfDate"),
 }
-MODULE: Final[dict[str, Verdict]] = {
+MODULE: Final[dict[str, Change]] = {
     "id": ("TDX_02", UntrustedError, "knows no TDX module TDX_01"),
     "mrsigner": ("11" * 48, UntrustedError, "MRSIGNERSEAM is not that of TDX_01"),
     "attributes": ("01" + "00" * 7, UntrustedError, "SEAMATTRIBUTES are not those of TDX_01"),
@@ -291,9 +294,12 @@ def documents() -> Iterator[Mutation]:
         sound = json.loads(SgxAttester().endorsements().items[document])
         for path in leaves(sound):
             value, error, status = table[str(path[-1])]
+            # What does not fit the QE is found once there is a report of it to compare.
+            compared = document == "qe_identity" and "of the quoting enclave" in status
+            step = "qe_report" if compared else document
             assert at_path(sound, path) != value, path
             changed = sgx_with(parameter, putting(path, value))
-            yield documented("sgx", document, path, changed, error, status)
+            yield documented(f"sgx {document}", step, path, changed, error, status)
 
 
 def tdx_documents() -> Iterator[Mutation]:
@@ -307,15 +313,15 @@ def tdx_documents() -> Iterator[Mutation]:
             elif path[2:4] == ("tcbLevels", 1):  # the level below the platform's
                 value, error, status = lower_level(str(path[-1]))
             changed = TdxAttester(edit=putting(path, value))
-            yield documented("tdx", "tcb_info", path, changed, error, status)
+            yield documented("tdx tcb_info", "tdx_module", path, changed, error, status)
         elif "tdxtcbcomponents" in path:
             # Components 0 and 1 are the module's own (it has a version here).
             status = "UpToDate" if path[-2] in (0, 1) else "NotSupported"
             changed = TdxAttester(edit=putting(path, 255))
-            yield documented("tdx", "tcb_info", path, changed, None, status)
+            yield documented("tdx tcb_info", "", path, changed, None, status)
 
 
-def lower_level(name: str) -> Verdict:
+def lower_level(name: str) -> Change:
     values = {"isvsvn": 3, "tcbDate": "2001-01-01T00:00:00Z", "tcbStatus": "Revoked"}
     return values[name], None, "UpToDate"
 
@@ -325,17 +331,17 @@ def putting(path: tuple[str | int, ...], value: Any) -> Callable[[dict[str, Any]
 
 
 def documented(
-    tee: str,
-    document: str,
+    name: str,
+    step: str,
     path: tuple[str | int, ...],
     attester: Any,
     error: Errors | None,
     status: str,
 ) -> Mutation:
-    made = judged("", attester, attester.evidence(), (error or UntrustedError, status))
+    made = judged("", attester, attester.evidence(), (step, error or UntrustedError, status))
     return replace(
         made,
-        name=f"{tee} {document}: {'.'.join(map(str, path))}",
+        name=f"{name}: {'.'.join(map(str, path))}",
         error=error,
         shows=lambda claims: claims.tcb.status == status,
     )
@@ -344,7 +350,7 @@ def documented(
 def items(tee: str, attester: Any) -> Iterator[Mutation]:
     """Every endorsement missing, of others, or changed after it was signed."""
     evidence, sound = attester.evidence(), attester.endorsements()
-    base = judged("", attester, evidence, (UndecidedError, ""))
+    base = judged("", attester, evidence, ("chain", UndecidedError, ""))
     for name in NAMES:
         missing = with_items(sound, {name: None})
         yield replace(
@@ -354,6 +360,15 @@ def items(tee: str, attester: Any) -> Iterator[Mutation]:
             error=UndecidedError,
             check=f"lack {name}",
         )
+    swapped = {"pck_crl": sound.items["root_ca_crl"], "root_ca_crl": sound.items["pck_crl"]}
+    yield replace(
+        base,
+        name=f"{tee} lists swapped",
+        endorsements=with_items(sound, swapped),
+        error=UntrustedError,
+        step="crl",
+        check="root_ca_crl is not of",
+    )
     unsigned = {"tcb_info": "tcb_info", "qe_identity": "qe_identity"}
     for item in unsigned:
         document = json.loads(sound.items[item])
@@ -365,6 +380,7 @@ def items(tee: str, attester: Any) -> Iterator[Mutation]:
                 name=f"{tee} unsigned {item}: {'.'.join(map(str, path))}",
                 endorsements=with_items(sound, {item: json.dumps(changed).encode()}),
                 error=UntrustedError,
+                step=item,
                 check=f"{item}: the {NO_SIGNATURE}",
             )
         stranger = ecdsa.sign(sgx_attester.KEYS["stranger"], sound.items[item])
@@ -373,6 +389,7 @@ def items(tee: str, attester: Any) -> Iterator[Mutation]:
             name=f"{tee} {item} signed by a stranger",
             endorsements=with_items(sound, {f"{item}_signature": stranger}),
             error=UntrustedError,
+            step=item,
             check=f"{item}: the {NO_SIGNATURE}",
         )
     yield replace(
@@ -408,12 +425,12 @@ SLOTS: Final = {
 def sound_sgx() -> Mutation:
     """Nothing broken."""
     attester = SgxAttester()
-    made = judged("sgx", attester, attester.evidence(), (UntrustedError, ""))
+    made = judged("sgx", attester, attester.evidence(), ("", UntrustedError, ""))
     return replace(made, error=None)
 
 
 def sound_tdx() -> Mutation:
     """Nothing broken."""
     attester = TdxAttester()
-    made = judged("tdx", attester, attester.evidence(), (UntrustedError, ""))
+    made = judged("tdx", attester, attester.evidence(), ("", UntrustedError, ""))
     return replace(made, error=None)

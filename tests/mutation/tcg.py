@@ -35,7 +35,7 @@ from broch.tee.tpm.public import (
 )
 from broch.tee.tpm.trust import AIK_USAGE
 
-from .case import NO_SIGNATURE, Errors, Mutation, bent_bytes, flip
+from .case import NO_SIGNATURE, Errors, Mutation, at_step, bent_bytes, ends_of, flip
 
 SIGNATURE: Final = f"TPM quote: the {NO_SIGNATURE}"
 ENROLLED: Final = {"ak_public": public(AK_EC)}
@@ -70,17 +70,19 @@ def sound() -> Mutation:
 
 def tpm() -> Iterator[Mutation]:
     """Everything."""
-    yield from quote_fields()
-    yield from registers()
-    yield from keys()
-    yield from certificates()
+    yield from at_step("signature", quote_fields())
+    yield from at_step("registers", registers())
+    yield from at_step("key", keys())
+    yield from at_step("key", certificates())
     made = sound()
+    yield from ends_of(made, "tpm")
     for offset, bent in bent_bytes(made.evidence, 5):
         yield replace(
             made,
             name=f"tpm byte {offset}",
             evidence=bent,
             error=(DecodeError, UntrustedError),
+            step="format|signature|registers",
         )
 
 
@@ -132,7 +134,8 @@ def registers() -> Iterator[Mutation]:
     nothing = replace(QUOTED, selections=(Selection(bank=SHA256, width=3, indices=()),))
     yield of("a quote over nothing", Attester(attest=nothing), UntrustedError, "over no register")
     certification = Attester(attest=certified(b"n" * 34))
-    yield of("a certification", certification, UntrustedError, "type 0x8017, not a quote")
+    made = of("a certification", certification, UntrustedError, "type 0x8017, not a quote")
+    yield replace(made, step="type")
     shown = of("the challenge is a claim", Attester(), None)
     yield replace(shown, shows=lambda claims: claims.report_data == NONCE)
 
@@ -149,7 +152,8 @@ def keys() -> Iterator[Mutation]:
         ("junk as key", {"attestation_key": b"junk"}, DecodeError, "not a public key"),
         ("junk as public", {"ak_public": b"junk"}, DecodeError, "TPMT_PUBLIC"),
     ):
-        yield of(name, Attester(), error, check, items)
+        step = "signature" if check == SIGNATURE else "key"
+        yield replace(of(name, Attester(), error, check, items), step=step)
     for name, bit in (
         ("fixedTPM", FIXED_TPM),
         ("fixedParent", FIXED_PARENT),
@@ -218,7 +222,9 @@ def certificates() -> Iterator[Mutation]:
     ):
         shown = ", ".join(f"{key} {value!r:.40}" for key, value in changes.items())
         made = tree().change(label, **changes)
-        yield certified_by(f"{label}: {shown}", made, {}, UntrustedError, problem)
+        step = "signature" if problem == SIGNATURE else "key"
+        bad = certified_by(f"{label}: {shown}", made, {}, UntrustedError, problem)
+        yield replace(bad, step=step)
     second, day = timedelta(seconds=1), timedelta(days=1)
     for begin, end, problem in (
         (NOW - day, NOW - second, "has expired"),

@@ -49,6 +49,7 @@ SHARED_TEE: Final = (
     "kernel",
     "guest",
     "tsm",
+    "steps",
     "cache",
     "roots",
     "dcap",

@@ -30,6 +30,7 @@ from broch.attest.steps import performed
 from broch.errors import DecodeError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.dcap import tcb
+from broch.tee.steps import Steps
 from broch.tee.tpm import VERIFIER as TPM
 from broch.tee.tpm.attest import Attest
 from broch.tee.tpm.evidence import Evidence as Quote
@@ -134,10 +135,12 @@ def examine_vtpm(
     assert evidence.hcl is not None
     assert evidence.quote is not None
     hcl = HclReport.from_bytes(evidence.hcl)
-    key = hcl.bound_key(claims.report_data)
     bound = hashlib.sha256(hcl.runtime_data).digest()
     bindings = (_as_binding(item) for item in check(claims, policy, at=at, nonce=bound))
     yield Part(tee=claims.tee, claims=claims, checks=(*performed(claims), *bindings))
+    with Steps() as steps:
+        steps.current = _BOUND.rule
+        key = hcl.bound_key(claims.report_data)
     endorsed = Endorsements(anchors=(), items={ATTESTATION_KEY: key})
     quoted = TPM.verify(evidence.quote, endorsed, at=at)
     rules = check(quoted, _for_bound_key(policy), at=at, nonce=nonce)

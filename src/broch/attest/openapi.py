@@ -95,6 +95,18 @@ def _result() -> dict[str, Any]:
             "checks": {"type": "array", "items": check},
         },
     }
+    error = {
+        "type": ["object", "null"],
+        "properties": {
+            "code": _TEXT,
+            "check": {
+                "type": ["string", "null"],
+                "description": "the rule of the first check that failed",
+            },
+            "message": _TEXT,
+            "hint": _MAYBE_TEXT,
+        },
+    }
     return {
         "type": "object",
         "required": ["status", "exit_code", "error"],
@@ -108,7 +120,7 @@ def _result() -> dict[str, Any]:
             "policy": _TEXT,
             "relaxations": {"type": "array", "items": _TEXT},
             "evidence_sha256": _TEXT,
-            "error": {"type": ["object", "null"]},
+            "error": error,
             "parts": {"type": "array", "items": part},
             "explanation": {"type": "array", "items": _TEXT},
             "ear": {"type": ["string", "null"], "description": "the signed result, a JWT"},

@@ -51,6 +51,7 @@ class Part:
     tee: str
     claims: Claims | None  # None: not authentic
     checks: tuple[Check, ...]
+    error: BrochError | None = field(default=None, repr=False)  # what ended its verification
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +76,15 @@ class Result:
         """What to do about the error; None if accepted."""
         if self.error is None or self.error.hint is not None:
             return None if self.error is None else self.error.hint
-        checks = (item for part in self.parts for item in part.checks)
-        return next((item.hint for item in checks if item.outcome is Outcome.FAILED), None)
+        failure = self.failure
+        return None if failure is None else failure.hint
+
+    @property
+    def failure(self) -> Check | None:
+        """What the error is about: a step of a verification, or a rule; None if accepted."""
+        parts = [part for part in self.parts if part.error is not None] or self.parts
+        checks = (item for part in parts for item in part.checks)
+        return next((item for item in checks if item.outcome is Outcome.FAILED), None)
 
     @property
     def emulated(self) -> bool:
@@ -107,13 +115,7 @@ class Result:
             "policy": self.policy.name,
             "relaxations": list(self.policy.relaxations()),
             "evidence_sha256": self.digest,
-            "error": None
-            if self.error is None
-            else {
-                "code": self.error.code,
-                "message": self.error.message,
-                "hint": self.hint,
-            },
+            "error": self._error(),
             "parts": [
                 {
                     "tee": part.tee,
@@ -127,6 +129,16 @@ class Result:
                 for part in self.parts
             ],
             "explanation": list(explain(self)),
+        }
+
+    def _error(self) -> dict[str, Any] | None:
+        if self.error is None:
+            return None
+        return {
+            "code": self.error.code,
+            "check": None if self.failure is None else self.failure.rule,
+            "message": self.error.message,
+            "hint": self.hint,
         }
 
 
@@ -155,7 +167,7 @@ def examine(
         error = exc
     if error is not None and not isinstance(error, AppraisalError):
         tee = evidence.tee if not parts else "tpm"
-        parts.append(Part(tee=tee, claims=None, checks=tuple(stopped(tee, error))))
+        parts.append(Part(tee=tee, claims=None, checks=tuple(stopped(tee, error)), error=error))
     return Result(
         status=_status(error),
         parts=tuple(parts),

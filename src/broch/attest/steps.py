@@ -1,29 +1,32 @@
-"""What the verifiers have checked by the time that they return claims.
+"""The steps of each verifier, for the table in a result: which hold, failed, were not reached.
 
-A verifier raises at the first check that fails, so claims mean that all of them hold. This is the
-list of them, in order, for the table in a result; the numbers are those in ``tee/*/verify.py``.
-What some evidence does without is found in its claims, and shown as skipped.
+A verifier goes through its steps in order and raises at the first that does not hold, so claims
+mean that all of them do, and an error names the one that did not (:mod:`broch.tee.steps`). The
+numbers are those in ``tee/*/verify.py``. What some evidence does without, its verifier says.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from broch.attest.checks import Check, failed, passed, skipped
 from broch.errors import BrochError, MalformedError, UndecidedError
 from broch.tee.contract import Claims
 
-#: Rules of a verification that failed.
+#: Rules where it failed before the first step, or whoever wrote the verifier names no steps.
 MALFORMED: Final = "well_formed"
 UNDECIDED: Final = "endorsements"
 UNTRUSTED: Final = "authentic"
 _STOPS: Final = {MalformedError: MALFORMED, UndecidedError: UNDECIDED}
 _DCAP: Final = (
     ("format", "(1) header, key type, QE vendor, lengths, certification data"),
-    ("chain", "(2) PCK, PCK CA, root: each in its role, signed, valid now, root pinned"),
-    ("crl", "(3) both revocation lists: their issuers' own, valid now, listing none of the chain"),
-    ("tcb_info", "(4) signed as raw bytes by TCB Signing, valid now, for this FMSPC and PCE-ID"),
-    ("qe_identity", "(5) signed as raw bytes by TCB Signing, valid now, that of this QE"),
-    ("qe_report", "(6) signed by the PCK key, binds the attestation key, QE not in debug"),
+    ("chain", "(2) PCK, PCK CA, TCB Signing: each in its role, signed, valid now, root pinned"),
+    ("crl", "(3) both revocation lists: their issuers' own, valid now, listing none of these"),
+    ("tcb_info", "(4) signed as raw bytes by TCB Signing, valid now, for this TEE, FMSPC, PCE-ID"),
+    ("qe_identity", "(5) signed as raw bytes by TCB Signing, valid now, for this kind of quote"),
+    (
+        "qe_report",
+        "(6) signed by the PCK key, binds the attestation key, fits the QE identity; no debug",
+    ),
     ("signature", "(7) of the quote, by the attestation key"),
 )
 _LEVELS: Final = ("tcb_level", "(9), (10) platform and QE rated by SVN, together the worst of them")
@@ -98,29 +101,32 @@ _DEFAULT: Final = ((UNTRUSTED, "its verifier says so"),)
 
 def performed(claims: Claims) -> Iterator[Check]:
     """The checks behind ``claims``."""
-    for rule, what in STEPS.get(claims.tee, _DEFAULT):
-        why = _not_made(claims, rule)
-        yield passed(rule, what) if why is None else skipped(rule, why)
+    return _made(STEPS.get(claims.tee, _DEFAULT), claims.skipped)
 
 
-def _not_made(claims: Claims, rule: str) -> str | None:
-    if claims.tee != "snp":
-        return None
-    details = claims.details
-    if rule == "crl" and details.get("revocation") != "checked":
-        return "no list was given"
-    if rule == "chip_id" and details.get("signing_key") == "VLEK":
-        return "the key is a provider's (VLEK), of no one chip"
-    if rule == "chip_id" and details.get("masked"):
-        return "the host has masked the chip's identity"
-    if rule == "cpuid" and details.get("report_version") == "2":
-        return "reports of version 2 do not say"
-    return None
+def _made(steps: tuple[tuple[str, str], ...], without: Mapping[str, str]) -> Iterator[Check]:
+    for rule, what in steps:
+        yield skipped(rule, without[rule]) if rule in without else passed(rule, what)
 
 
 def stopped(tee: str, error: BrochError) -> Iterator[Check]:
-    """The checks of a verification that failed: at one of the steps, which ended it."""
-    rule = next((name for kind, name in _STOPS.items() if isinstance(error, kind)), UNTRUSTED)
-    yield failed(rule, str(error), error.hint or (_MISSING if rule == UNDECIDED else _HINT))
-    for rule, _ in STEPS.get(tee, ()):
-        yield skipped(rule, "not told: verification ends at the first failure")
+    """The checks of a verification that ``error`` ended: those made, the failed, those not reached.
+
+    An error without a step came before the first one.
+    """
+    steps = STEPS.get(tee, ())
+    hint = error.hint or (_MISSING if isinstance(error, UndecidedError) else _HINT)
+    rules = [rule for rule, _ in steps]
+    if error.step in rules:
+        at = rules.index(error.step)
+        yield from _made(steps[:at], error.skipped)
+        rule, what = steps[at]
+        number = what[: what.rindex(") ") + 1]
+        yield failed(rule, f"{number} {error}", hint)
+        steps = steps[at + 1 :]
+    else:
+        named = next((name for kind, name in _STOPS.items() if isinstance(error, kind)), UNTRUSTED)
+        rule = error.step or named
+        yield failed(rule, str(error), hint)
+    for later, _ in steps:
+        yield skipped(later, f"not reached: verification ended at {rule}")

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-from broch.attest import steps
 from broch.attest.checks import Outcome
 from broch.attest.policy import Policy
+from broch.errors import MalformedError, UntrustedError
 from broch.tee.contract import Claims
 from broch.tee.dcap.tcb import TcbStatus
 
@@ -99,12 +99,13 @@ def vector(part: "Part", policy: Policy) -> Vector:
     )
 
 
-_ALL_BAD: Final = {steps.UNTRUSTED: _CRYPTO_FAILED, steps.MALFORMED: _UNEXPECTED}
+_ALL_BAD: Final = {UntrustedError: _CRYPTO_FAILED, MalformedError: _UNEXPECTED}
 
 
 def _not_authentic(part: "Part") -> Vector:
     """99 wherever cryptography failed, 1 for what is no evidence; undecided claims nothing."""
-    value = _ALL_BAD.get(part.checks[0].rule, NONE)
+    bad = (value for kind, value in _ALL_BAD.items() if isinstance(part.error, kind))
+    value = next(bad, NONE)
     return Vector(
         instance_identity=value,
         configuration=value,

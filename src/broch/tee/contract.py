@@ -103,6 +103,7 @@ class Claims:
     version: int = 0
     product_id: int = 0
     details: Mapping[str, str] = field(default_factory=dict)  # for people: TCB status, SM hash ...
+    skipped: Mapping[str, str] = field(default_factory=dict)  # steps that were not made, and why
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         # Claims travel between processes by the thousand; the way of dataclasses takes twice as

@@ -119,19 +119,28 @@ def test_the_challenge_is_the_tpms_to_answer(tee: str) -> None:
 
 @pytest.mark.parametrize("tee", ["snp", "tdx"])
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "step", "message"),
     [
-        ({"bound": b"another machine's"}, "does not bind this runtime data"),
-        ({"tpm_key": TPM.rsa_key("stranger")}, "signature does not hold"),
-        ({"pcrs": {**TPM.PCRS[SHA256], 0: b"?" * 32}}, "not those that the TPM has digested"),
+        ({"bound": b"another machine's"}, "bound_key", "does not bind this runtime data"),
+        ({"tpm_key": TPM.rsa_key("stranger")}, "signature", "signature does not hold"),
+        (
+            {"pcrs": {**TPM.PCRS[SHA256], 0: b"?" * 32}},
+            "registers",
+            "not those that the TPM has digested",
+        ),
     ],
 )
-def test_each_link_broken_alone(tee: str, change: dict[str, Any], message: str) -> None:
+def test_each_link_broken_alone(tee: str, change: dict[str, Any], step: str, message: str) -> None:
     result = Guest(tee=tee, **change).examine()
     assert result.status is Status.UNTRUSTED
     assert message in str(result.error)
-    # What was found of the hardware is told all the same, where it came first.
+    # What was found of the hardware is told all the same.
+    assert [part.tee for part in result.parts] == [tee, "tpm"]
+    assert result.parts[0].claims is not None
     assert result.parts[-1].claims is None
+    assert result.failure is not None
+    assert result.failure.rule == step
+    assert result.to_dict()["error"]["check"] == step
     assert result.to_dict()["status"] == "untrusted"
 
 

@@ -188,7 +188,7 @@ def test_what_failed_comes_with_what_to_do() -> None:
     text = told(support.sgx(), nonce=None)
     assert "nonce: no nonce was given, so the evidence may be a recording." in text
     assert "  To do: send the attester a fresh nonce and give it here." in text
-    assert "well_formed: " in told(support.sgx(), evidence=b"")
+    assert "format: (1) quote: " in told(support.sgx(), evidence=b"")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tests.unit.attest.support import CASES, Case, failures, outcomes
 from broch.attest.checks import Outcome
 from broch.attest.reference import Reference
 from broch.attest.result import Status
+from broch.attest.steps import STEPS
 from broch.tee.dcap.report import EINITTOKENKEY, INIT, MODE64BIT, PROVISIONKEY
 from broch.tee.dcap.tcb import TcbStatus
 from broch.tee.snp.product import Product, Tcb
@@ -457,6 +458,13 @@ def test_registers_one_by_one() -> None:
 # What is not authentic
 
 
+ENDS_AT = {  # which step finds the bent byte
+    **dict.fromkeys(("sgx", "tdx", "snp", "nitro", "psa"), "signature"),
+    "cca": "realm_signature",
+    "tpm": "registers",
+}
+
+
 @pytest.mark.parametrize("tee", sorted(CASES))
 def test_bent_evidence_is_never_appraised(tee: str) -> None:
     case = CASES[tee]()
@@ -470,8 +478,20 @@ def test_bent_evidence_is_never_appraised(tee: str) -> None:
     assert result.status in (Status.UNTRUSTED, Status.MALFORMED)
     assert result.exit_code in (3, 4)
     assert result.parts[0].claims is None
-    assert result.parts[0].checks[0].outcome is Outcome.FAILED
-    assert all(item.outcome is Outcome.SKIPPED for item in result.parts[0].checks[1:])
+    checks = {item.rule: item for item in result.parts[0].checks}
+    names = list(checks)
+    at = names.index(ENDS_AT[tee])
+    assert [checks[name].outcome for name in names] == [
+        *[Outcome.PASSED] * at,
+        Outcome.FAILED,
+        *[Outcome.SKIPPED] * (len(names) - at - 1),
+    ]
+    assert result.failure is checks[names[at]]
+    assert names == [rule for rule, _ in STEPS[tee]]
+    told = result.to_dict()
+    assert told["error"]["check"] == ENDS_AT[tee]
+    assert all("not reached" in checks[name].why for name in names[at + 1 :])
+    assert str(result.error) in checks[names[at]].why
 
 
 @pytest.mark.parametrize("tee", ["sgx", "tdx", "snp", "nitro"])

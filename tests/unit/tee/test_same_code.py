@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Any, list[tuple[Any, str]]]] = {
         sgx_verify,
         [
             (trust, "establish"),
-            (platform, "check_tcb_info"),
+            (trust, "_check_described"),
             (platform, "check_qe"),
             (platform, "check_signature"),
             (platform, "judge"),

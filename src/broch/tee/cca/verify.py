@@ -20,6 +20,7 @@ from typing import Final
 from broch.errors import UndecidedError, UntrustedError, UsageError
 from broch.tee.cca.token import HASHES, Collection, Platform, Realm
 from broch.tee.contract import Claims, Endorsements
+from broch.tee.steps import Steps
 from broch.wire import arm_claims, cose
 
 IMPLEMENTATION_ID: Final = "implementation_id"
@@ -45,28 +46,34 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> CcaC
     """
     if at.tzinfo is None:
         raise UsageError("the time of verification has no time zone")
-    # (1) Parse both envelopes strictly.
-    collection = Collection.from_bytes(evidence)
-    # (2) The platform's signature, by the enrolled key and its algorithm.
-    key, alg = arm_claims.enrolled_key(_item(endorsements, PLATFORM_KEY), PLATFORM_KEY)
-    cose.verify1(collection.platform, key, alg, "CCA platform token")
-    # (3) The platform's claims: the enrolled kind and instance, in a state in which it can attest.
-    platform = Platform.from_bytes(collection.platform.payload)
-    for name, found in (
-        (IMPLEMENTATION_ID, platform.implementation_id),
-        (INSTANCE_ID, platform.instance_id),
-    ):
-        if not hmac.compare_digest(found, _item(endorsements, name)):
-            raise UntrustedError(f"the token's {name} is not the enrolled one")
-    if not platform.lifecycle.attestable:
-        raise UntrustedError(f"a platform in the state {platform.lifecycle.name} cannot attest")
-    # (4) The platform vouches for the realm's key: over its bytes, before it is used.
-    realm = Realm.from_bytes(collection.realm.payload)
-    digest = hashlib.new(HASHES[realm.key_hash_algorithm], realm.key).digest()
-    if not hmac.compare_digest(platform.nonce, digest):
-        raise UntrustedError("the platform's nonce does not bind the realm's key")
-    # (5) The realm's signature: ES384, always. Only now are the realm's claims believed.
-    cose.verify1(collection.realm, realm.public_key(), cose.Alg.ES384, "CCA realm token")
+    with Steps() as steps:
+        # (1) Parse both envelopes strictly.
+        steps.current = "format"
+        collection = Collection.from_bytes(evidence)
+        # (2) The platform's signature, by the enrolled key and its algorithm.
+        steps.current = "signature"
+        key, alg = arm_claims.enrolled_key(_item(endorsements, PLATFORM_KEY), PLATFORM_KEY)
+        cose.verify1(collection.platform, key, alg, "CCA platform token")
+        # (3) The platform's claims: enrolled kind and instance, in a state in which it can attest.
+        steps.current = "device"
+        platform = Platform.from_bytes(collection.platform.payload)
+        for name, found in (
+            (IMPLEMENTATION_ID, platform.implementation_id),
+            (INSTANCE_ID, platform.instance_id),
+        ):
+            if not hmac.compare_digest(found, _item(endorsements, name)):
+                raise UntrustedError(f"the token's {name} is not the enrolled one")
+        if not platform.lifecycle.attestable:
+            raise UntrustedError(f"a platform in the state {platform.lifecycle.name} cannot attest")
+        # (4) The platform vouches for the realm's key: over its bytes, before it is used.
+        steps.current = "realm_key"
+        realm = Realm.from_bytes(collection.realm.payload)
+        digest = hashlib.new(HASHES[realm.key_hash_algorithm], realm.key).digest()
+        if not hmac.compare_digest(platform.nonce, digest):
+            raise UntrustedError("the platform's nonce does not bind the realm's key")
+        # (5) The realm's signature: ES384, always. Only now are the realm's claims believed.
+        steps.current = "realm_signature"
+        cose.verify1(collection.realm, realm.public_key(), cose.Alg.ES384, "CCA realm token")
     return CcaClaims(
         tee="cca",
         measurement=realm.rim,

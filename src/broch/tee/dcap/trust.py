@@ -2,8 +2,8 @@
 
 Steps 2 to 5 of verification (numbered as in Intel's quote verification library). All that does not
 depend on the time is done once per content and kept in the caller's cache
-(:mod:`broch.tee.cache`); each call then compares the time with every window of validity that took
-part.
+(:mod:`broch.tee.cache`); each call compares the time with every window of validity that took part,
+those of a step before the next step begins.
 
 A root is believed if the caller names it as an anchor *and* it is either pinned here, by digest, or
 says in its own name that it is emulated. So no anchor that a caller is talked into can make
@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from broch.crypto.ecdsa import VerifyingKey
 from broch.errors import UndecidedError, UntrustedError, UsageError
@@ -33,6 +33,7 @@ from broch.tee.dcap.certs import (
 from broch.tee.dcap.collateral import Collateral
 from broch.tee.dcap.pckext import PckExtension
 from broch.tee.dcap.tcb import QeIdentity, TcbInfo
+from broch.tee.steps import Steps
 from broch.wire.x509 import Certificate, Crl, Window, check_not_revoked, check_path_lengths
 
 # SHA-256 of the DER certificate at
@@ -45,15 +46,24 @@ ROLES_PCK_CA: Final = ("Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA"
 ROLE_TCB_SIGNING: Final = "Intel SGX TCB Signing"
 
 
+class Kind(NamedTuple):
+    """What the documents of a kind of quote say that they are about."""
+
+    tcb_info: str
+    qe_identity: str
+
+
+SGX: Final = Kind(tcb_info="SGX", qe_identity="QE")
+TDX: Final = Kind(tcb_info="TDX", qe_identity="TD_QE")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedCollateral:
-    """Collateral whose signatures hold, under one root. Its windows are checked at each use."""
+class Signers:
+    """Who signed the documents, each issued directly by the root."""
 
     root: Certificate
-    tcb_info: TcbInfo
-    qe_identity: QeIdentity
-    root_crl: Crl
-    windows: tuple[Window, ...]
+    tcb_info: Certificate
+    qe_identity: Certificate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,24 +77,24 @@ class Trusted:
     pck_ca: str
     tcb_info: TcbInfo
     qe_identity: QeIdentity
-    windows: tuple[Window, ...] = field(repr=False)
+    windows: tuple[tuple[str, Window], ...] = field(repr=False)  # each after its step
     begin: datetime  # latest begin and earliest end of all windows
     end: datetime
     details: Mapping[str, str] = field(repr=False)  # of claims: what is the platform's
 
-    def check_time(self, at: datetime) -> None:
+    def check_time(self, at: datetime, steps: Steps) -> None:
         """Every certificate, list and document is valid ``at``.
 
         Raises:
             UntrustedError: one is not; the message names it.
         """
-        if self.begin <= at < self.end:
-            return
-        for window in self.windows:
-            window.check(at)
+        if not self.begin <= at < self.end:
+            steps.check_again(at, self.windows)
 
 
-def establish(chain: bytes, endorsements: Endorsements, at: datetime) -> Trusted:
+def establish(
+    chain: bytes, kind: Kind, endorsements: Endorsements, at: datetime, steps: Steps
+) -> Trusted:
     """Trust in the platform whose PCK chain (PEM: leaf, CA, root) is ``chain``.
 
     Raises:
@@ -95,6 +105,7 @@ def establish(chain: bytes, endorsements: Endorsements, at: datetime) -> Trusted
     """
     if at.tzinfo is None:
         raise UsageError("the time of verification has no time zone")
+    steps.current = "chain"
     if not endorsements.anchors:
         raise UndecidedError(
             "the endorsements name no root to trust",
@@ -104,10 +115,10 @@ def establish(chain: bytes, endorsements: Endorsements, at: datetime) -> Trusted
     anchors = tuple(endorsements.anchors)
     cache = endorsements.cache
     trusted = cache.get(
-        ("dcap platform", chain, collateral, anchors),
-        lambda: _platform(chain, collateral, anchors, cache),
+        ("dcap platform", chain, kind, collateral, anchors),
+        lambda: _platform(chain, kind, collateral, endorsements, at, steps),
     )
-    trusted.check_time(at)
+    trusted.check_time(at, steps)
     return trusted
 
 
@@ -134,10 +145,78 @@ def check_root(root: Certificate, anchors: Sequence[bytes]) -> None:
 
 
 def _platform(
-    pem: bytes, collateral: Collateral, anchors: tuple[bytes, ...], cache: VerificationCache
+    pem: bytes,
+    kind: Kind,
+    collateral: Collateral,
+    endorsements: Endorsements,
+    at: datetime,
+    steps: Steps,
 ) -> Trusted:
-    """Steps 2 to 5 without the time."""
-    # (2) Chain: leaf, PCK CA, root, each in its role.
+    """Steps 2 to 5. Of the time depends only where this fails, and nothing of what it returns."""
+    anchors, cache = tuple(endorsements.anchors), endorsements.cache
+    # (2) Chains: of the platform's key, and of those who signed the documents; under one root.
+    leaf, intermediate, root = _pck_chain(pem, anchors, cache)
+    pck = PckExtension.from_bytes(leaf.extensions[pckext.OID])
+    chains = (collateral.tcb_info_issuer_chain, collateral.qe_identity_issuer_chain)
+    signers = cache.get(
+        ("dcap signers", *chains, anchors), lambda: _signers(*chains, anchors, cache)
+    )
+    if signers.root.der != root.der:
+        raise UntrustedError(f"the collateral is under another root, {signers.root.name!r}")
+    certificates = (root, intermediate, leaf, signers.tcb_info, signers.qe_identity)
+    windows = steps.check_now(at, *(cert.window for cert in certificates))
+    # (3) Revocation: both lists are there, are the issuers' own and do not list a certificate.
+    steps.current = "crl"
+    root_crl = _list(collateral.root_ca_crl, root, "root_ca_crl", cache)
+    pck_crl = _list(collateral.pck_crl, intermediate, "pck_crl", cache)
+    for cert in (intermediate, signers.tcb_info, signers.qe_identity):
+        check_not_revoked(cert, root_crl)
+    check_not_revoked(leaf, pck_crl)
+    windows += steps.check_now(at, root_crl.window, pck_crl.window)
+    # (4) TCB info: signed as raw bytes, about this kind of TEE and this platform.
+    steps.current = "tcb_info"
+    signed = (signers.tcb_info, collateral.tcb_info_signature, collateral.tcb_info)
+    tcb_info = cache.get(("dcap TCB info", signed[0].der, *signed[1:]), lambda: _tcb_info(*signed))
+    _check_described(tcb_info, kind, pck)
+    windows += steps.check_now(
+        at, Window(what="tcb_info", begin=tcb_info.issue_date, end=tcb_info.next_update)
+    )
+    # (5) QE identity: likewise.
+    steps.current = "qe_identity"
+    signed = (signers.qe_identity, collateral.qe_identity_signature, collateral.qe_identity)
+    qe_identity = cache.get(
+        ("dcap QE identity", signed[0].der, *signed[1:]), lambda: _qe_identity(*signed)
+    )
+    if qe_identity.id != kind.qe_identity:
+        raise UntrustedError(f"qe_identity is of {qe_identity.id!r}, not of {kind.qe_identity!r}")
+    windows += steps.check_now(
+        at, Window(what="qe_identity", begin=qe_identity.issue_date, end=qe_identity.next_update)
+    )
+    return Trusted(
+        root_name=root.name,
+        emulated=is_emulated_root(root),
+        pck_key=verifying_key(leaf),
+        pck=pck,
+        pck_ca=intermediate.name,
+        tcb_info=tcb_info,
+        qe_identity=qe_identity,
+        windows=tuple(windows),
+        begin=max(window.begin for _, window in windows),
+        end=min(window.end for _, window in windows),
+        details={
+            "root": root.name,
+            "pck_ca": intermediate.name,
+            "fmspc": pck.fmspc.hex(),
+            "pceid": pck.pceid.hex(),
+            "ppid": pck.ppid.hex(),
+        },
+    )
+
+
+def _pck_chain(
+    pem: bytes, anchors: tuple[bytes, ...], cache: VerificationCache
+) -> tuple[Certificate, Certificate, Certificate]:
+    """Leaf, PCK CA, root, each in its role."""
     chain = split_chain(pem, "PCK certificate chain")
     if len(chain) != 3:
         raise UntrustedError(f"PCK chain of {len(chain)} certificates, expected 3")
@@ -151,92 +230,43 @@ def _platform(
         raise UntrustedError("the PCK certificate is a CA or may not sign data")
     if pckext.OID not in leaf.extensions:
         raise UntrustedError("the PCK certificate has no SGX extension")
-    verified = cache.get(
-        ("dcap collateral", collateral, anchors), lambda: _collateral(collateral, anchors, cache)
-    )
-    if verified.root.der != root.der:
-        raise UntrustedError(f"the collateral is under another root, {verified.root.name!r}")
-    # (3) Revocation: both lists are there, are the issuers' own and do not list a certificate.
-    pck_crl = cache.get(
-        ("dcap PCK CRL", collateral.pck_crl, intermediate.der),
-        lambda: _list(collateral.pck_crl, intermediate, "pck_crl"),
-    )
-    check_not_revoked(intermediate, verified.root_crl)
-    check_not_revoked(leaf, pck_crl)
-    # (4) FMSPC and PCE-ID of the TCB info are the platform's.
-    pck = PckExtension.from_bytes(leaf.extensions[pckext.OID])
+    return leaf, intermediate, root
+
+
+def _signers(
+    tcb_info: bytes, qe_identity: bytes, anchors: tuple[bytes, ...], cache: VerificationCache
+) -> Signers:
+    """Those of both documents, whose chains (PEM) end in the same root."""
+    tcb_signer, root = _signer(tcb_info, "tcb_info_issuer_chain", anchors, cache)
+    qe_signer, qe_root = _signer(qe_identity, "qe_identity_issuer_chain", anchors, cache)
+    if qe_root.der != root.der:
+        raise UntrustedError("TCB info and QE identity are under different roots")
+    return Signers(root=root, tcb_info=tcb_signer, qe_identity=qe_signer)
+
+
+def _tcb_info(signer: Certificate, signature: bytes, document: bytes) -> TcbInfo:
+    ecdsa.verify(verifying_key(signer), signature, document, "tcb_info")
+    return TcbInfo.from_bytes(document)
+
+
+def _qe_identity(signer: Certificate, signature: bytes, document: bytes) -> QeIdentity:
+    ecdsa.verify(verifying_key(signer), signature, document, "qe_identity")
+    return QeIdentity.from_bytes(document)
+
+
+def _check_described(tcb_info: TcbInfo, kind: Kind, pck: PckExtension) -> None:
+    """The TCB info is about this kind of TEE, and about platforms like this one."""
+    if tcb_info.id != kind.tcb_info:
+        raise UntrustedError(f"tcb_info is of {tcb_info.id!r}, not of {kind.tcb_info!r}")
     for what, own, described in (
-        ("FMSPC", pck.fmspc, verified.tcb_info.fmspc),
-        ("PCE-ID", pck.pceid, verified.tcb_info.pceid),
+        ("FMSPC", pck.fmspc, tcb_info.fmspc),
+        ("PCE-ID", pck.pceid, tcb_info.pceid),
     ):
         if own != described:
             raise UntrustedError(
                 f"tcb_info is for {what} {described.hex()}, the platform has {own.hex()}",
                 hint=f"fetch the TCB info of FMSPC {pck.fmspc.hex()}",
             )
-    windows = (*verified.windows, leaf.window, intermediate.window, pck_crl.window)
-    return Trusted(
-        root_name=root.name,
-        emulated=is_emulated_root(root),
-        pck_key=verifying_key(leaf),
-        pck=pck,
-        pck_ca=intermediate.name,
-        tcb_info=verified.tcb_info,
-        qe_identity=verified.qe_identity,
-        windows=windows,
-        begin=max(window.begin for window in windows),
-        end=min(window.end for window in windows),
-        details={
-            "root": root.name,
-            "pck_ca": intermediate.name,
-            "fmspc": pck.fmspc.hex(),
-            "pceid": pck.pceid.hex(),
-            "ppid": pck.ppid.hex(),
-        },
-    )
-
-
-def _collateral(
-    collateral: Collateral, anchors: tuple[bytes, ...], cache: VerificationCache
-) -> VerifiedCollateral:
-    """Steps 3 (the root's list) to 5 for collateral that several platforms share."""
-    tcb_signer, root = _signer(
-        collateral.tcb_info_issuer_chain, "tcb_info_issuer_chain", anchors, cache
-    )
-    qe_signer, qe_root = _signer(
-        collateral.qe_identity_issuer_chain, "qe_identity_issuer_chain", anchors, cache
-    )
-    if qe_root.der != root.der:
-        raise UntrustedError("TCB info and QE identity are under different roots")
-    root_crl = _list(collateral.root_ca_crl, root, "root_ca_crl")
-    check_not_revoked(tcb_signer, root_crl)
-    check_not_revoked(qe_signer, root_crl)
-    # (4) TCB info: signed as raw bytes, by the TCB signing key.
-    signing_key = verifying_key(tcb_signer)
-    ecdsa.verify(signing_key, collateral.tcb_info_signature, collateral.tcb_info, "tcb_info")
-    tcb_info = TcbInfo.from_bytes(collateral.tcb_info)
-    # (5) QE identity: likewise.
-    ecdsa.verify(
-        verifying_key(qe_signer),
-        collateral.qe_identity_signature,
-        collateral.qe_identity,
-        "qe_identity",
-    )
-    qe_identity = QeIdentity.from_bytes(collateral.qe_identity)
-    return VerifiedCollateral(
-        root=root,
-        tcb_info=tcb_info,
-        qe_identity=qe_identity,
-        root_crl=root_crl,
-        windows=(
-            root.window,
-            tcb_signer.window,
-            qe_signer.window,
-            root_crl.window,
-            Window(what="tcb_info", begin=tcb_info.issue_date, end=tcb_info.next_update),
-            Window(what="qe_identity", begin=qe_identity.issue_date, end=qe_identity.next_update),
-        ),
-    )
 
 
 def _signer(
@@ -279,10 +309,13 @@ def _issued(
     return cache.get(("dcap issued", der, root.der, roles), make)
 
 
-def _list(der: bytes, issuer: Certificate, what: str) -> Crl:
-    crl = read_crl(der, what)
-    check_crl(crl, issuer, what)
-    return crl
+def _list(der: bytes, issuer: Certificate, what: str, cache: VerificationCache) -> Crl:
+    def make() -> Crl:
+        crl = read_crl(der, what)
+        check_crl(crl, issuer, what)
+        return crl
+
+    return cache.get(("dcap list", der, issuer.der, what), make)
 
 
 def _check_role(cert: Certificate, roles: Sequence[str]) -> None:

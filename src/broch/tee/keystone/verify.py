@@ -19,6 +19,7 @@ from broch.tee.contract import Claims, Endorsements
 from broch.tee.keystone.keys import TEST_DEVICE_KEY
 from broch.tee.keystone.measurement import HASH_SIZE
 from broch.tee.keystone.report import Report
+from broch.tee.steps import Steps
 
 DEVICE_ENDORSEMENT: Final = "device_endorsement"
 ENROLLED_DEVICE_KEY: Final = "enrolled_device_key"
@@ -35,27 +36,34 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Clai
     """
     if at.tzinfo is None:
         raise UsageError("the time to verify at has no time zone")
-    # (1) Decode; data_len is bounded here.
-    report = Report.decode(evidence)
+    with Steps() as steps:
+        # (1) Decode; data_len is bounded here.
+        steps.current = "format"
+        report = Report.decode(evidence)
 
-    # (2) The published test key speaks for nobody, whoever endorses it.
-    if report.dev_public_key == TEST_DEVICE_KEY:
-        raise UntrustedError(
-            "the device key is Keystone's published test key, whose secret is known to everyone"
-        )
+        # (2) The published test key speaks for nobody, whoever endorses it.
+        steps.current = "test_key"
+        if report.dev_public_key == TEST_DEVICE_KEY:
+            raise UntrustedError(
+                "the device key is Keystone's published test key, whose secret is known to everyone"
+            )
 
-    # (3) The device key is one that the caller has reason to believe in.
-    device, emulated = _check_device_key(report.dev_public_key, endorsements, at)
+        # (3) The device key is one that the caller has reason to believe in.
+        steps.current = "device"
+        device, emulated = _check_device_key(report.dev_public_key, endorsements, at)
 
-    # (4) The device vouches for the security monitor and its key.
-    vouched = (report.sm_signature, report.signed_by_device(), report.dev_public_key)
-    endorsements.cache.get(("keystone SM", *vouched), lambda: ed25519_sha3.verify(*vouched))
+        # (4) The device vouches for the security monitor and its key.
+        steps.current = "sm_signature"
+        vouched = (report.sm_signature, report.signed_by_device(), report.dev_public_key)
+        endorsements.cache.get(("keystone SM", *vouched), lambda: ed25519_sha3.verify(*vouched))
 
-    # (5) That security monitor is a known one: any other would sign what its author likes.
-    _check_sm_hash(report.sm_hash, endorsements)
+        # (5) That security monitor is a known one: any other would sign what its author likes.
+        steps.current = "sm_hash"
+        _check_sm_hash(report.sm_hash, endorsements)
 
-    # (6) The security monitor vouches for the enclave and its data.
-    ed25519_sha3.verify(report.enclave_signature, report.signed_by_sm(), report.sm_public_key)
+        # (6) The security monitor vouches for the enclave and its data.
+        steps.current = "signature"
+        ed25519_sha3.verify(report.enclave_signature, report.signed_by_sm(), report.sm_public_key)
 
     return Claims(
         tee="keystone",

@@ -20,6 +20,7 @@ from broch.tee import roots
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.nitro.document import Document
 from broch.tee.nitro.root import ROOT_G1_SHA256
+from broch.tee.steps import Steps
 from broch.wire import cose
 from broch.wire.x509 import (
     Algorithm,
@@ -65,25 +66,32 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Nitr
     """
     if at.tzinfo is None:
         raise UsageError("the time of verification has no time zone")
-    # (1) Parse strictly, within the limits of every field.
-    document = Document.from_bytes(evidence)
-    # (2) The chain ends in the pinned root, whatever the document says the root is.
-    if not endorsements.anchors:
-        raise UndecidedError(
-            "the endorsements name no root to trust",
-            hint="name AWS's root G1 as an anchor (broch.tee.nitro.root)",
-        )
-    ends = (document.certificate, document.cabundle, tuple(endorsements.anchors))
-    trusted = endorsements.cache.get(("nitro chain", *ends), lambda: _chain(*ends))
-    # (3) Every certificate is valid now; the time in the document decides nothing.
-    for window in trusted.windows:
-        window.check(at)
-    # (4) The signature of the leaf: ES384, whatever the header says. Only now are claims believed.
-    cose.verify1(document.message, trusted.key, cose.Alg.ES384, "Nitro document")
-    # (5) The hypervisor made the document while its certificate was valid.
-    timestamp = _EPOCH + timedelta(milliseconds=document.timestamp)
-    if not trusted.leaf.begin <= timestamp < trusted.leaf.end:
-        raise UntrustedError(f"the document is of {timestamp}, when its certificate was not valid")
+    with Steps() as steps:
+        # (1) Parse strictly, within the limits of every field.
+        steps.current = "format"
+        document = Document.from_bytes(evidence)
+        # (2) The chain ends in the pinned root, whatever the document says the root is.
+        steps.current = "chain"
+        if not endorsements.anchors:
+            raise UndecidedError(
+                "the endorsements name no root to trust",
+                hint="name AWS's root G1 as an anchor (broch.tee.nitro.root)",
+            )
+        ends = (document.certificate, document.cabundle, tuple(endorsements.anchors))
+        trusted = endorsements.cache.get(("nitro chain", *ends), lambda: _chain(*ends))
+        # (3) Every certificate is valid now; the time in the document decides nothing.
+        for window in trusted.windows:
+            window.check(at)
+        # (4) The signature of the leaf: ES384, whatever the header says. Now claims are believed.
+        steps.current = "signature"
+        cose.verify1(document.message, trusted.key, cose.Alg.ES384, "Nitro document")
+        # (5) The hypervisor made the document while its certificate was valid.
+        steps.current = "timestamp"
+        timestamp = _EPOCH + timedelta(milliseconds=document.timestamp)
+        if not trusted.leaf.begin <= timestamp < trusted.leaf.end:
+            raise UntrustedError(
+                f"the document is of {timestamp}, when its certificate was not valid"
+            )
     # (6) An enclave in debug mode has zeros for its measurements: a claim, as is the rest.
     pcrs = document.pcrs
     signer = pcrs.get(_SIGNER_PCR, b"")

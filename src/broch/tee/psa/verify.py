@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.psa.token import MAX_SIZE, Token
+from broch.tee.steps import Steps
 from broch.wire import arm_claims, cose
 from broch.wire.cose import MAC0_TAG, SIGN1_TAG, Message, Tagging
 
@@ -55,25 +56,31 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> PsaC
     """
     if at.tzinfo is None:
         raise UsageError("the time of verification has no time zone")
-    # (1) Parse the envelope strictly; which one it is decides only which key is asked for.
-    if len(evidence) > MAX_SIZE:
-        raise DecodeError(MAX_SIZE, f"longer than {MAX_SIZE} bytes", what=_W)
-    symmetric = evidence[:1] == bytes((_MAC0_HEAD,))
-    tag = MAC0_TAG if symmetric else SIGN1_TAG
-    message = Message.from_bytes(evidence, tag=tag, tagging=Tagging.TAGGED, what=_W)
-    # (2) The signature, by the enrolled key and its algorithm. Only then are claims read.
-    instance = _check_key(message, endorsements, symmetric=symmetric)
-    # (3) The claims, exactly those of the profile.
-    token = Token.from_bytes(message.payload)
-    # (4) The key is the one of this kind of device, and of this device.
-    implementation = _item(endorsements, IMPLEMENTATION_ID)
-    if not hmac.compare_digest(token.implementation_id, implementation):
-        raise UntrustedError("the token's implementation id is not the enrolled one")
-    if not hmac.compare_digest(token.instance_id, instance):
-        raise UntrustedError("the token's instance id is not that of the enrolled key")
-    # (5) In other states the key may be anybody's (section 4.3.1).
-    if not token.lifecycle.attestable:
-        raise UntrustedError(f"a platform in the state {token.lifecycle.name} cannot attest")
+    with Steps() as steps:
+        # (1) Parse the envelope strictly; which one it is decides only which key is asked for.
+        steps.current = "format"
+        if len(evidence) > MAX_SIZE:
+            raise DecodeError(MAX_SIZE, f"longer than {MAX_SIZE} bytes", what=_W)
+        symmetric = evidence[:1] == bytes((_MAC0_HEAD,))
+        tag = MAC0_TAG if symmetric else SIGN1_TAG
+        message = Message.from_bytes(evidence, tag=tag, tagging=Tagging.TAGGED, what=_W)
+        # (2) The signature, by the enrolled key and its algorithm. Only then are claims read.
+        steps.current = "signature"
+        instance = _check_key(message, endorsements, symmetric=symmetric)
+        # (3) The claims, exactly those of the profile.
+        steps.current = "claims"
+        token = Token.from_bytes(message.payload)
+        # (4) The key is the one of this kind of device, and of this device.
+        steps.current = "device"
+        implementation = _item(endorsements, IMPLEMENTATION_ID)
+        if not hmac.compare_digest(token.implementation_id, implementation):
+            raise UntrustedError("the token's implementation id is not the enrolled one")
+        if not hmac.compare_digest(token.instance_id, instance):
+            raise UntrustedError("the token's instance id is not that of the enrolled key")
+        # (5) In other states the key may be anybody's (section 4.3.1).
+        steps.current = "lifecycle"
+        if not token.lifecycle.attestable:
+            raise UntrustedError(f"a platform in the state {token.lifecycle.name} cannot attest")
     return PsaClaims(
         tee="psa",
         measurement=hashlib.sha256(token.components_raw).digest(),

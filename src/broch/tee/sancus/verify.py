@@ -18,6 +18,7 @@ from broch.tee.contract import Claims, Endorsements
 from broch.tee.sancus.evidence import Evidence
 from broch.tee.sancus.keys import recalled_module_key
 from broch.tee.sancus.module_file import measure
+from broch.tee.steps import Steps
 
 KEY_SIZE: Final = 16  # bytes
 VENDOR_KEY: Final = "vendor_key"
@@ -34,20 +35,24 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Clai
     """
     if at.tzinfo is None:
         raise UsageError("the time to verify at has no time zone")
-    # (1) Decode.
-    found = Evidence.from_bytes(evidence)
+    with Steps() as steps:
+        # (1) Decode.
+        steps.current = "format"
+        found = Evidence.from_bytes(evidence)
 
-    # (2) The key that the node shares with the vendor; Sancus 2.0, "Key management".
-    key, emulated = vendor_key_of(endorsements)
+        # (2) The key that the node shares with the vendor; Sancus 2.0, "Key management".
+        steps.current = "key"
+        key, emulated = vendor_key_of(endorsements)
 
-    # (3) The module's key follows from text and layout, so a tag under it proves both.
-    module = recalled_module_key(key, found.text, found.layout)
+        # (3) The module's key follows from text and layout, so a tag under it proves both.
+        steps.current = "mac"
+        module = recalled_module_key(key, found.text, found.layout)
 
-    # (4) The tag over challenge and nonce.
-    if not hmac.compare_digest(SpongeWrap(module).mac(found.signed()), found.tag):
-        raise UntrustedError(
-            "the tag is not that of this text, at this place, on the node of this vendor key"
-        )
+        # (4) The tag over challenge and nonce.
+        if not hmac.compare_digest(SpongeWrap(module).mac(found.signed()), found.tag):
+            raise UntrustedError(
+                "the tag is not that of this text, at this place, on the node of this vendor key"
+            )
 
     layout = found.layout
     return Claims(
@@ -58,7 +63,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Clai
         debug=False,
         emulated=emulated,
         details={
-            "vendor_id": str(found.vendor_id),
+            "vendor_id": f"{found.vendor_id} (said by the sender; proved is the vendor key)",
             "text": f"0x{layout.public_start:04x}-0x{layout.public_end - 1:04x}",
             "secret": f"0x{layout.secret_start:04x}-0x{layout.secret_end - 1:04x}",
             "nonce": found.nonce.hex(),

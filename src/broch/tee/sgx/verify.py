@@ -14,6 +14,7 @@ from broch.tee.dcap.quote import HEADER_SIZE, TEE_SGX, Header, Quote
 from broch.tee.dcap.report import BODY_SIZE, ReportBody
 from broch.tee.dcap.tcb import QeIdentity, TcbInfo
 from broch.tee.dcap.trust import Trusted
+from broch.tee.steps import Steps
 
 VERSION: Final = 3
 
@@ -52,22 +53,26 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SgxC
         UntrustedError: a signature, certificate or endorsement does not hold.
         UndecidedError: an endorsement is missing.
     """
-    # (1) Parse strictly.
-    quote = parse(evidence)
-    chain = platform.pck_chain(quote.certification)
-    body = ReportBody.from_bytes(quote.body)
-    # (2)-(5) Certificates, revocation, TCB info, QE identity.
-    trusted = trust.establish(chain, endorsements, at)
-    platform.check_tcb_info(trusted, "SGX")
-    # (6) The quoting enclave.
-    qe_report = platform.check_qe(quote, trusted, identity="QE", cache=endorsements.cache)
-    # (7) The quote itself. Only now is the body believed.
-    platform.check_signature(quote, endorsements.cache)
-    # (8) is TDX's. (9), (10) TCB levels.
-    verdict, rating = endorsements.cache.get(
-        ("sgx rating", *platform.rated_by(quote, endorsements)),
-        lambda: _rate(trusted, qe_report),
-    )
+    with Steps() as steps:
+        # (1) Parse strictly.
+        steps.current = "format"
+        quote = parse(evidence)
+        chain = platform.pck_chain(quote.certification)
+        body = ReportBody.from_bytes(quote.body)
+        # (2)-(5) Certificates, revocation, TCB info, QE identity.
+        trusted = trust.establish(chain, trust.SGX, endorsements, at, steps)
+        # (6) The quoting enclave.
+        steps.current = "qe_report"
+        qe_report = platform.check_qe(quote, trusted, cache=endorsements.cache)
+        # (7) The quote itself. Only now is the body believed.
+        steps.current = "signature"
+        platform.check_signature(quote, endorsements.cache)
+        # (8) is TDX's. (9), (10) TCB levels.
+        steps.current = "tcb_level"
+        verdict, rating = endorsements.cache.get(
+            ("sgx rating", *platform.rated_by(quote, endorsements)),
+            lambda: _rate(trusted, qe_report),
+        )
     # (11) is policy, and not asked here.
     return SgxClaims(
         tee="sgx",

@@ -28,6 +28,7 @@ from broch.tee.contract import Endorsements
 from broch.tee.snp.product import ARKS, Product
 from broch.tee.snp.report import SigningKey
 from broch.tee.snp.vek import Vek
+from broch.tee.steps import Steps
 from broch.wire.x509 import (
     Algorithm,
     Certificate,
@@ -57,19 +58,10 @@ class Trusted:
     root_name: str
     emulated: bool
     revocation_checked: bool
-    windows: tuple[Window, ...] = field(repr=False)
-
-    def check_time(self, at: datetime) -> None:
-        """Every certificate and list is valid ``at``.
-
-        Raises:
-            UntrustedError: one is not; the message names it.
-        """
-        for window in self.windows:
-            window.check(at)
+    windows: tuple[tuple[str, Window], ...] = field(repr=False)  # each after its step
 
 
-def establish(endorsements: Endorsements, at: datetime) -> Trusted:
+def establish(endorsements: Endorsements, at: datetime, steps: Steps) -> Trusted:
     """Trust in the key whose certificates are among the endorsements.
 
     Raises:
@@ -80,6 +72,7 @@ def establish(endorsements: Endorsements, at: datetime) -> Trusted:
     """
     if at.tzinfo is None:
         raise UsageError("the time of verification has no time zone")
+    steps.current = "chain"
     if not endorsements.anchors:
         raise UndecidedError(
             "the endorsements name no root to trust",
@@ -97,14 +90,22 @@ def establish(endorsements: Endorsements, at: datetime) -> Trusted:
             f"the endorsements lack {CRL}", hint="fetch it from AMD's key distribution service"
         )
     ends = (items[VEK], items[ASK], crl, tuple(endorsements.anchors))
-    trusted = endorsements.cache.get(("snp chain", *ends), lambda: _chain(*ends))
-    trusted.check_time(at)
+    trusted = endorsements.cache.get(("snp chain", *ends), lambda: _chain(*ends, at, steps))
+    steps.check_again(at, trusted.windows)
+    if crl is None:
+        steps.skipped[CRL] = "no list was given"
     return trusted
 
 
 def _chain(
-    vek_der: bytes, ask_der: bytes, crl: bytes | None, anchors: tuple[bytes, ...]
+    vek_der: bytes,
+    ask_der: bytes,
+    crl: bytes | None,
+    anchors: tuple[bytes, ...],
+    at: datetime,
+    steps: Steps,
 ) -> Trusted:
+    """Of the time depends only where this fails, and nothing of what it returns."""
     cert, ask = read_certificate(vek_der, VEK), read_certificate(ask_der, ASK)
     ark, pinned = _root(ask, anchors)
     vek = Vek.from_certificate(cert)
@@ -124,12 +125,13 @@ def _chain(
         cert.key.curve, SECP384R1
     ):
         raise DecodeError(0, "the key is not on P-384", what=VEK)
-    windows = [cert.window, ask.window, ark.window]
+    windows = steps.check_now(at, cert.window, ask.window, ark.window)
     if crl is not None:
+        steps.current = "crl"
         listed = read_crl(crl, CRL)
         check_crl(listed, ark, CRL, _PSS)
         check_not_revoked(ask, listed)
-        windows.append(listed.window)
+        windows += steps.check_now(at, listed.window)
     return Trusted(
         vek=vek,
         key=VerifyingKey(cert.key),

@@ -22,6 +22,7 @@ from broch.tee.snp import product, trust
 from broch.tee.snp.product import Product, Tcb
 from broch.tee.snp.report import SIGNED_SIZE, Report, SigningKey
 from broch.tee.snp.trust import Trusted
+from broch.tee.steps import Steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,45 +48,55 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SnpC
         UntrustedError: a signature, certificate or endorsement does not hold.
         UndecidedError: an endorsement is missing.
     """
-    # (1) Parse strictly: version, algorithm, reserved bytes and bits (table 23).
-    report = Report.from_bytes(evidence)
-    # (2) The chain, each certificate in its role, valid and not revoked (57230, chapter 3).
-    trusted = trust.establish(endorsements, at)
-    # (3) The report names the kind of key that the certificate is for (table 23, SIGNING_KEY).
-    vek = trusted.vek
-    if report.signing_key is not vek.kind:
-        raise UntrustedError(
-            f"the report is signed by a {report.signing_key.name}, the certificate is of a "
-            f"{vek.kind.name}"
-        )
-    # (4) The processor is of the product line that the key is certified for.
-    if report.version >= 3:
-        found = product.by_cpuid(report.cpuid_family, report.cpuid_model)
-        if found is not vek.product:
-            raise UntrustedError(f"the report is of {found}, the key of {vek.product}")
-    # (5) The signature. Only now is the report believed.
-    r = int.from_bytes(report.signature_r, "little")
-    s = int.from_bytes(report.signature_s, "little")
-    trusted.key.verify(r, s, evidence[:SIGNED_SIZE], "SNP report")
-    # (6) The key is that of the REPORTED TCB, never of the current one (57230, section 1.2).
-    reported, current, committed, launch = _tcbs(report, vek.product)
-    if vek.tcb != reported:
-        raise UntrustedError(
-            f"the key is of TCB {vek.tcb}, the report says {reported}",
-            hint="fetch the key's certificate for the reported TCB, not for the current one",
-        )
-    # (7) The key is that of this chip, unless it is a provider's or the chip is masked.
-    _check_chip(report, vek.hwid, vek.product)
-    # (8) The report does not contradict itself (ABI, sections 3.3 and 8.17).
-    for what, low, high in (
-        ("reported TCB is above the committed", reported, committed),
-        ("committed TCB is above the current", committed, current),
-        ("launch TCB is above the current", launch, current),
-    ):
-        if not high.reaches(low):
-            raise UntrustedError(f"{what} one: {low}, {high}")
-    if report.committed_version[::-1] > report.current_version[::-1]:
-        raise UntrustedError("the committed firmware is newer than the current one")
+    with Steps() as steps:
+        # (1) Parse strictly: version, algorithm, reserved bytes and bits (table 23).
+        steps.current = "format"
+        report = Report.from_bytes(evidence)
+        # (2) The chain, each certificate in its role, valid and not revoked (57230, chapter 3).
+        trusted = trust.establish(endorsements, at, steps)
+        # (3) The report names the kind of key that the certificate is for (table 23, SIGNING_KEY).
+        steps.current = "key_kind"
+        vek = trusted.vek
+        if report.signing_key is not vek.kind:
+            raise UntrustedError(
+                f"the report is signed by a {report.signing_key.name}, the certificate is of a "
+                f"{vek.kind.name}"
+            )
+        # (4) The processor is of the product line that the key is certified for.
+        steps.current = "cpuid"
+        if report.version < 3:
+            steps.skipped["cpuid"] = "reports of version 2 do not say"
+        else:
+            found = product.by_cpuid(report.cpuid_family, report.cpuid_model)
+            if found is not vek.product:
+                raise UntrustedError(f"the report is of {found}, the key of {vek.product}")
+        # (5) The signature. Only now is the report believed.
+        steps.current = "signature"
+        r = int.from_bytes(report.signature_r, "little")
+        s = int.from_bytes(report.signature_s, "little")
+        trusted.key.verify(r, s, evidence[:SIGNED_SIZE], "SNP report")
+        # (6) The key is that of the REPORTED TCB, never of the current one (57230, section 1.2).
+        steps.current = "reported_tcb"
+        reported, current, committed, launch = _tcbs(report, vek.product)
+        if vek.tcb != reported:
+            raise UntrustedError(
+                f"the key is of TCB {vek.tcb}, the report says {reported}",
+                hint="fetch the key's certificate for the reported TCB, not for the current one",
+            )
+        # (7) The key is that of this chip, unless it is a provider's or the chip is masked.
+        steps.current = "chip_id"
+        _check_chip(report, vek.hwid, vek.product, steps)
+        # (8) The report does not contradict itself (ABI, sections 3.3 and 8.17).
+        steps.current = "relations"
+        for what, low, high in (
+            ("reported TCB is above the committed", reported, committed),
+            ("committed TCB is above the current", committed, current),
+            ("launch TCB is above the current", launch, current),
+        ):
+            if not high.reaches(low):
+                raise UntrustedError(f"{what} one: {low}, {high}")
+        if report.committed_version[::-1] > report.current_version[::-1]:
+            raise UntrustedError("the committed firmware is newer than the current one")
     # (9) Policy is not asked here.
     return SnpClaims(
         tee="snp",
@@ -96,6 +107,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SnpC
         emulated=trusted.emulated,
         version=report.guest_svn,
         details=_details(report, trusted, reported, current),
+        skipped=steps.skipped,
         report=report,
         platform=trusted,
         product=vek.product,
@@ -118,13 +130,15 @@ def _tcbs(report: Report, line: Product) -> tuple[Tcb, Tcb, Tcb, Tcb]:
     return first, second, third, fourth
 
 
-def _check_chip(report: Report, hwid: bytes | None, line: Product) -> None:
+def _check_chip(report: Report, hwid: bytes | None, line: Product, steps: Steps) -> None:
     if report.mask_chip_key and any(report.chip_id):
         raise UntrustedError("the chip is masked and its identity is there")
-    if hwid is None or report.mask_chip_key:
-        return
+    if hwid is None:
+        steps.skipped["chip_id"] = "the key is a provider's (VLEK), of no one chip"
+    elif report.mask_chip_key:
+        steps.skipped["chip_id"] = "the host has masked the chip's identity"
     # Turin has 8 bytes of identity, in a field of 64.
-    if report.chip_id != hwid.ljust(len(report.chip_id), b"\0"):
+    elif report.chip_id != hwid.ljust(len(report.chip_id), b"\0"):
         raise UntrustedError(f"the key is of another chip ({line}) than the report")
 
 

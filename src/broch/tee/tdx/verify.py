@@ -16,6 +16,7 @@ from broch.tee.dcap.quote import HEADER_SIZE, TEE_TDX, Header, Quote
 from broch.tee.dcap.report import ReportBody
 from broch.tee.dcap.tcb import TcbLevel, TcbStatus
 from broch.tee.dcap.trust import Trusted
+from broch.tee.steps import Steps
 from broch.tee.tdx import module
 from broch.tee.tdx.module import Rated
 from broch.tee.tdx.report import DESCRIPTOR, SIZE_10, SIZES, TdReport
@@ -66,22 +67,30 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TdxC
         UntrustedError: a signature, certificate or endorsement does not hold.
         UndecidedError: an endorsement is missing.
     """
-    # (1) Parse strictly.
-    quote, report = parse(evidence)
-    chain = platform.pck_chain(quote.certification)
-    # (2)-(5) Certificates, revocation, TCB info, QE identity.
-    trusted = trust.establish(chain, endorsements, at)
-    platform.check_tcb_info(trusted, "TDX")
-    # (6) The quoting enclave.
-    qe_report = platform.check_qe(quote, trusted, identity="TD_QE", cache=endorsements.cache)
-    # (7) The quote itself. Only now is the body believed.
-    platform.check_signature(quote, endorsements.cache)
-    # (8)-(10) The TDX module, the platform's level, and all together.
-    facts = (report.tee_tcb_svn, report.tee_tcb_svn2, report.mr_signer_seam, report.seam_attributes)
-    rating = endorsements.cache.get(
-        ("tdx rating", *platform.rated_by(quote, endorsements), *facts),
-        lambda: _rate(report, trusted, qe_report),
-    )
+    with Steps() as steps:
+        # (1) Parse strictly.
+        steps.current = "format"
+        quote, report = parse(evidence)
+        chain = platform.pck_chain(quote.certification)
+        # (2)-(5) Certificates, revocation, TCB info, QE identity.
+        trusted = trust.establish(chain, trust.TDX, endorsements, at, steps)
+        # (6) The quoting enclave.
+        steps.current = "qe_report"
+        qe_report = platform.check_qe(quote, trusted, cache=endorsements.cache)
+        # (7) The quote itself. Only now is the body believed.
+        steps.current = "signature"
+        platform.check_signature(quote, endorsements.cache)
+        # (8)-(10) The TDX module, the platform's level, and all together.
+        facts = (
+            report.tee_tcb_svn,
+            report.tee_tcb_svn2,
+            report.mr_signer_seam,
+            report.seam_attributes,
+        )
+        rating = endorsements.cache.get(
+            ("tdx rating", *platform.rated_by(quote, endorsements), *facts),
+            lambda: _rate(report, trusted, qe_report, steps),
+        )
     # (11) is policy, and not asked here.
     return TdxClaims(
         tee="tdx",
@@ -107,9 +116,11 @@ class _Rating:
     details: Mapping[str, str]
 
 
-def _rate(report: TdReport, trusted: Trusted, qe_report: ReportBody) -> _Rating:
+def _rate(report: TdReport, trusted: Trusted, qe_report: ReportBody, steps: Steps) -> _Rating:
     # (8) The TDX module.
+    steps.current = "tdx_module"
     rated = module.check(report, trusted.tcb_info)
+    steps.current = "tcb_level"
     # (9) The platform's level: components 0 and 1 are the module's own once it has a version.
     level = platform.match_level(trusted, report.tee_tcb_svn)
     # (10) Platform, module and QE together, worst wins; then whether a relaunch is enough.

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from broch.errors import UntrustedError, UsageError
 from broch.tee.contract import Claims, Endorsements
+from broch.tee.steps import Steps
 from broch.tee.tpm import trust
 from broch.tee.tpm.attest import CERTIFY, QUOTE, Attest
 from broch.tee.tpm.evidence import Evidence
@@ -40,19 +41,25 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TpmC
     """
     if at.tzinfo is None:
         raise UsageError("the time of verification has no time zone")
-    # (1) Parse strictly.
-    parsed = Evidence.from_bytes(evidence)
-    signature = Signature.from_bytes(parsed.signature)
-    # (2) The key is one that there is a reason to believe in; none comes with the evidence.
-    trusted = trust.establish(endorsements, at)
-    # (3) Its signature. Only then is what it signed read.
-    signature.check(trusted.key, parsed.attest, "TPM quote")
-    # (4) It is a quote: the magic number says that a TPM made it, the type what it is about.
-    attest = Attest.from_bytes(parsed.attest)
-    if attest.type != QUOTE:
-        raise UntrustedError(f"the TPM signed type 0x{attest.type:04x}, not a quote")
-    # (5) The registers are exactly the selected ones, by index, and their digest is the signed one.
-    _check_registers(attest, parsed.pcrs, signature.hash)
+    with Steps() as steps:
+        # (1) Parse strictly.
+        steps.current = "format"
+        parsed = Evidence.from_bytes(evidence)
+        signature = Signature.from_bytes(parsed.signature)
+        # (2) The key is one that there is a reason to believe in; none comes with the evidence.
+        steps.current = "key"
+        trusted = trust.establish(endorsements, at)
+        # (3) Its signature. Only then is what it signed read.
+        steps.current = "signature"
+        signature.check(trusted.key, parsed.attest, "TPM quote")
+        # (4) It is a quote: the magic number says that a TPM made it, the type what it is about.
+        steps.current = "type"
+        attest = Attest.from_bytes(parsed.attest)
+        if attest.type != QUOTE:
+            raise UntrustedError(f"the TPM signed type 0x{attest.type:04x}, not a quote")
+        # (5) Registers: exactly the selected ones, by index, and their digest is the signed one.
+        steps.current = "registers"
+        _check_registers(attest, parsed.pcrs, signature.hash)
     return TpmClaims(
         tee="tpm",
         measurement=attest.pcr_digest,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from broch.errors import UndecidedError, UsageError
 from broch.tee.contract import Claims, Endorsements
+from broch.tee.steps import Steps
 from broch.tee.trustzone.attestation import Envelope
 
 if TYPE_CHECKING:
@@ -31,14 +32,18 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Clai
     """
     if at.tzinfo is None:
         raise UsageError("the time to verify at has no time zone")
-    # (1) Decode; only HASH_TA_MEMORY with a nonce of 64 bytes gets past here.
-    envelope = Envelope.from_bytes(evidence)
+    with Steps() as steps:
+        # (1) Decode; only HASH_TA_MEMORY with a nonce of 64 bytes gets past here.
+        steps.current = "format"
+        envelope = Envelope.from_bytes(evidence)
 
-    # (2) The attestation key is one that the caller has reason to believe in.
-    key, device, emulated = _check_key(endorsements, at)
+        # (2) The attestation key is one that the caller has reason to believe in.
+        steps.current = "key"
+        key, device, emulated = _check_key(endorsements, at)
 
-    # (3) It signed this nonce together with this memory hash.
-    envelope.verify(key)
+        # (3) It signed this nonce together with this memory hash.
+        steps.current = "signature"
+        envelope.verify(key)
 
     return Claims(
         tee="trustzone",

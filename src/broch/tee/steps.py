@@ -1,0 +1,70 @@
+"""Which step a verification is at, so that an error says where it failed.
+
+A verifier goes through numbered steps in order and raises at the first that fails::
+
+    with Steps() as steps:
+        steps.current = "format"
+        report = Report.from_bytes(evidence)
+        steps.current = "signature"
+        ...
+
+An error that leaves the block carries the step in ``error.step`` and what this evidence did without
+in ``error.skipped``. So every step before that one holds, and none after it was reached. For that
+to be true a step looks at the time before the next begins, though nothing that depends on the time
+is cached (:mod:`broch.tee.cache`).
+
+Names of steps are each verifier's own; :mod:`broch.attest.steps` says what they stand for.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from broch.errors import BrochError
+
+if TYPE_CHECKING:
+    from broch.wire.x509 import Window
+
+
+class Steps:
+    """One verification's."""
+
+    __slots__ = ("current", "skipped")
+
+    def __init__(self) -> None:
+        self.current = ""
+        self.skipped: dict[str, str] = {}  # step -> why it is not made
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, BrochError) and error.step is None and self.current:
+            error.step = self.current
+            error.skipped = self.skipped
+
+    def check_now(self, at: datetime, *windows: "Window") -> "list[tuple[str, Window]]":
+        """What this step looks at is valid ``at``; returned for :meth:`check_again`.
+
+        Raises:
+            UntrustedError: something is not; the message names it.
+        """
+        for window in windows:
+            window.check(at)
+        return [(self.current, window) for window in windows]
+
+    def check_again(self, at: datetime, windows: "Iterable[tuple[str, Window]]") -> None:
+        """What steps looked at that need not be gone through again is valid ``at``.
+
+        Raises:
+            UntrustedError: something is not; the message names it.
+        """
+        for step, window in windows:
+            self.current = step
+            window.check(at)
