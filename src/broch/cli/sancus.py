@@ -75,7 +75,7 @@ def module_key(
 
     key = _read_key(vendor_key, "vendor key")
     try:
-        found = parts(binary.read(elf, _MAX_ELF))
+        found = parts(binary.read_all(elf, _MAX_ELF))
     except MalformedError as exc:
         exc.place = str(elf)
         raise
@@ -140,8 +140,9 @@ def _read_key(where: str, what: str) -> bytes:
 
     if _HEX.fullmatch(where) and len(where) in (16, 20, 32) and not Path(where).exists():
         raise UsageError(f"the {what} itself was given", place="command line", hint=_HINT)
-    text = binary.read(Path(where), _MAX_KEY).decode("latin-1").strip()
-    if not _HEX.fullmatch(text):
+    data = binary.read(Path(where), _MAX_KEY + 1)
+    text = data.decode("latin-1").strip()
+    if len(data) > _MAX_KEY or not _HEX.fullmatch(text):
         raise UsageError(f"no {what} in hexadecimal", place=where, hint=_HINT)
     key = bytes.fromhex(text)
     check_size(key, what)

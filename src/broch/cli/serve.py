@@ -1,5 +1,6 @@
 """``broch serve verifier``: the same answers over HTTP."""
 
+import errno
 import ipaddress
 import socket
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from broch.attest.server import Settings
 
 _MAX_AT_ONCE = 64  # requests; more are told to come back (503)
+_FREE_PORT = "--port 0 takes a free one"
 _GRACE = 5  # seconds that requests have to end, once the server is to
 
 
@@ -94,9 +96,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(_MAX_AT_ONCE)
     except OSError as exc:
         listening.close()
+        is_elsewhere = exc.errno == errno.EADDRNOTAVAIL
         raise UsageError(
             f"cannot listen on {host}, port {port}: {exc.strerror}",
-            hint="--port 0 takes a free one",
+            hint="--host: an address of this machine" if is_elsewhere else _FREE_PORT,
         ) from None
     if not address.is_loopback:
         output.note(

@@ -84,6 +84,7 @@ def test_a_module_key(capsys: pytest.CaptureFixture[str]) -> None:
         (["keys", "--node-key", "node.key", "--vendor", "x"], 2, "vendor id 'x' is no number"),
         (["keys", "--node-key", "node.key", "--vendor", "65536"], 2, "does not fit 16 bits"),
         (["keys", "--node-key", "short.key", "--vendor", "1"], 2, "has 4 bytes, expected 8, 10"),
+        (["keys", "--node-key", "long.key", "--vendor", "1"], 2, "no node key in hexadecimal"),
         (["keys", "--vendor", "1"], 2, "--node-key"),
     ],
 )
@@ -91,6 +92,7 @@ def test_what_is_wrong(
     arguments: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("short.key").write_text("00112233")
+    Path("long.key").write_text(NODE + " " * 200 + "or something else")
     assert entry.run(["sancus", *arguments]) == code
     assert text in capsys.readouterr().err
 
