@@ -31,7 +31,7 @@ from broch.attest.vector import CONTRAINDICATED, NONE, TIERS, Vector, vector
 from broch.attest.view import claims_view
 from broch.errors import DecodeError, MalformedError, UntrustedError, UsageError
 from broch.wire import base64url, cbor, cose, jws
-from broch.wire.cose import Alg, Tagging
+from broch.wire.cose import Tagging
 
 PROFILE: Final = "tag:ietf.org,2026:rats/ear#04"
 VERAISON: Final = "tag:github.com,2023:veraison/ear"
@@ -61,11 +61,6 @@ _LABELS: Final = {
     "ear_verifier_claims": 1006,
     "ear.veraison.annotated-evidence": -70000,
     "ear.veraison.policy-claims": -70001,
-}
-_ALGS: Final[dict[type[ec.EllipticCurve], Alg]] = {
-    ec.SECP256R1: Alg.ES256,
-    ec.SECP384R1: Alg.ES384,
-    ec.SECP521R1: Alg.ES512,
 }
 
 
@@ -123,12 +118,12 @@ def sign(
     if form == Form.JWT:
         payload = json.dumps(claims, separators=(",", ":"), allow_nan=False).encode()
         return jws.sign(payload, key, typ=_TYP[claims["eat_profile"]]).encode("ascii")
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or type(key.curve) not in _ALGS:
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or (alg := cose.algorithm(key)) is None:
         raise UsageError("a CWT is signed by a key on P-256, P-384 or P-521")
     if result.nonce is not None:
         claims["eat_nonce"] = eat_nonce(result.nonce)
     payload = cbor.encode(_numbered(claims))
-    return cose.sign1(payload, key, _ALGS[type(key.curve)], tagging=Tagging.TAGGED)
+    return cose.sign1(payload, key, alg, tagging=Tagging.TAGGED)
 
 
 def to_claims(
@@ -250,10 +245,11 @@ def read_cwt(data: bytes, key: ec.EllipticCurvePublicKey, *, at: datetime) -> Ea
         UntrustedError: not signed by this key, or expired ``at`` that time.
         UsageError: a key on another curve.
     """
-    if type(key.curve) not in _ALGS:
+    alg = cose.algorithm(key)
+    if alg is None:
         raise UsageError("a CWT is signed by a key on P-256, P-384 or P-521")
     message = cose.Message.from_bytes(data, tag=cose.SIGN1_TAG, tagging=Tagging.TAGGED, what=_W)
-    cose.verify1(message, key, _ALGS[type(key.curve)], _W)
+    cose.verify1(message, key, alg, _W)
     claims = cbor.decode(message.payload, what=_W)
     if not isinstance(claims, dict):
         raise DecodeError(0, "the claims are no map", what=_W)

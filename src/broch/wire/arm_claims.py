@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from broch.errors import DecodeError
+from broch.wire import cose
 from broch.wire.cose import Alg
 
 HASH_SIZES: Final = (32, 48, 64)
@@ -58,13 +59,6 @@ class Component:
     description: str
 
 
-_ALGS: Final[dict[type[ec.EllipticCurve], Alg]] = {
-    ec.SECP256R1: Alg.ES256,
-    ec.SECP384R1: Alg.ES384,
-    ec.SECP521R1: Alg.ES512,
-}
-
-
 def enrolled_key(der: bytes, what: str) -> tuple[ec.EllipticCurvePublicKey, Alg]:
     """A key (SubjectPublicKeyInfo) that the caller wrote down, and the one algorithm it is for.
 
@@ -75,9 +69,10 @@ def enrolled_key(der: bytes, what: str) -> tuple[ec.EllipticCurvePublicKey, Alg]
         key = load_der_public_key(der)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise DecodeError(0, f"not a public key: {exc}", what=what) from None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or type(key.curve) not in _ALGS:
+    alg = cose.algorithm(key) if isinstance(key, ec.EllipticCurvePublicKey) else None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or alg is None:
         raise DecodeError(0, "not an EC key on P-256, P-384 or P-521", what=what)
-    return key, _ALGS[type(key.curve)]
+    return key, alg
 
 
 def octets(claims: Mapping[Any, Any], label: int, sizes: tuple[int, ...], what: str) -> bytes:

@@ -52,6 +52,12 @@ _CURVES: Final[dict[Alg, tuple[type[ec.EllipticCurve], int, type[hashes.HashAlgo
     Alg.ES384: (ec.SECP384R1, 48, hashes.SHA384),
     Alg.ES512: (ec.SECP521R1, 66, hashes.SHA512),
 }
+_ALGS: Final = {curve: alg for alg, (curve, _, _) in _CURVES.items()}
+
+
+def algorithm(key: ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey) -> Alg | None:
+    """The one algorithm that a key is for; None if it is on another curve."""
+    return _ALGS.get(type(key.curve))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
