@@ -17,7 +17,15 @@ from datetime import datetime
 from importlib import import_module
 from typing import Final
 
-from broch.attest.checks import Check, failed, one_of, passed, raise_first_failure, skipped
+from broch.attest.checks import (
+    Check,
+    compared,
+    failed,
+    one_of,
+    passed,
+    raise_first_failure,
+    skipped,
+)
 from broch.attest.policy import Policy
 from broch.attest.reference import Reference
 from broch.errors import UsageError
@@ -141,12 +149,12 @@ def _identity(claims: Claims, reference: Reference) -> Iterator[Check]:
         why = f"product id {claims.product_id}, expected {wanted}"
         good = claims.product_id in reference.product_ids
         hint = "sign the image with the expected product id"
-        yield passed("product", why) if good else failed("product", why, hint)
+        yield compared("product", why, good, hint)
     if reference.min_version:
         why = f"version {claims.version}, expected {reference.min_version} or newer"
         good = claims.version >= reference.min_version
         hint = "update the enclave: older versions are no longer accepted"
-        yield passed("version", why) if good else failed("version", why, hint)
+        yield compared("version", why, good, hint)
 
 
 def _signer(claims: Claims, reference: Reference) -> Iterator[Check]:

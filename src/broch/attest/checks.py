@@ -40,6 +40,11 @@ def failed(rule: str, why: str, hint: str) -> Check:
     return Check(rule=rule, outcome=Outcome.FAILED, why=why, hint=hint)
 
 
+def compared(rule: str, why: str, good: bool, hint: str) -> Check:
+    """The rule was checked; ``why`` says what came and what was expected, so it fits both ways."""
+    return passed(rule, why) if good else failed(rule, why, hint)
+
+
 def skipped(rule: str, why: str) -> Check:
     """The rule was not checked."""
     return Check(rule=rule, outcome=Outcome.SKIPPED, why=why)
@@ -68,13 +73,11 @@ def raise_first_failure(checks: Sequence[Check], place: str | None = None) -> No
     raise AppraisalError(bad[0].why + more, checks, place=place, hint=bad[0].hint)
 
 
-def one_of(
-    rule: str, what: str, found: bytes, accepted: Iterable[bytes], *, hint: str, place: str = ""
-) -> Check:
+def one_of(rule: str, what: str, found: bytes, accepted: Iterable[bytes], *, hint: str) -> Check:
     """``found`` is among ``accepted``; messages show a lone expected value in full."""
     wanted = sorted(accepted)
     if found in wanted:
-        return passed(rule, f"{what} {found.hex()} is accepted{place}")
+        return passed(rule, f"{what} {found.hex()} is accepted")
     if len(wanted) == 1:
         return failed(rule, f"{what} {found.hex()}, expected {wanted[0].hex()}", hint)
     why = f"{what} {found.hex()} is none of the {len(wanted)} that the policy accepts"

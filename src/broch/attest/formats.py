@@ -200,10 +200,8 @@ def _from_json(data: bytes) -> Evidence:
 
         return from_document(document)
     inner = tcb.mapping(document, "evidence", "bundle")
-    report, certs = (
-        _from_base64(tcb.text(inner, "attestation_report", "bundle").encode()),
-        inner.get("cert_chain", {}),
-    )
+    report = _from_base64(tcb.text(inner, "attestation_report", "bundle").encode())
+    certs = inner.get("cert_chain", {})
     if not isinstance(certs, dict) or not inner.keys() <= {"attestation_report", "cert_chain"}:
         raise DecodeError(0, "unknown members, or cert_chain is no object", what="bundle")
     if not certs.keys() <= _SNP_CERTS.keys():

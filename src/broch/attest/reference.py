@@ -89,7 +89,6 @@ class FirmwareReference(Reference):
     """PSA and CCA: pieces of firmware by their measurements, and who signed them."""
 
     firmware: frozenset[bytes] = frozenset()
-    allow_any_firmware: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +107,7 @@ class PsaReference(FirmwareReference):
 class CcaReference(FirmwareReference):
     """Measurements are the realm's initial measurement (RIM), ``firmware`` the platform's."""
 
+    allow_any_firmware: bool = False
     rems: Registers = field(default_factory=lambda: _NONE)
 
 

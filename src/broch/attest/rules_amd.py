@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from broch.attest.checks import Check, failed, one_of, passed, skipped
+from broch.attest.checks import Check, compared, failed, one_of, passed, skipped
 from broch.attest.policy import Policy
 from broch.attest.reference import NitroReference, Reference, SnpReference
 from broch.tee.contract import Claims
@@ -46,14 +46,13 @@ def _snp(claims: SnpClaims, reference: SnpReference) -> Iterator[Check]:
     yield _tcb(claims, reference)
     wanted = ", ".join(map(str, sorted(reference.vmpls)))
     why = f"VMPL {report.vmpl}, expected {wanted}"
-    good = report.vmpl in reference.vmpls
     hint = "request the report at the privilege level of the code that you trust"
-    yield passed("vmpl", why) if good else failed("vmpl", why, hint)
+    yield compared("vmpl", why, report.vmpl in reference.vmpls, hint)
     yield _migration(claims, reference)
     if reference.forbid_smt:
         off = not report.policy & bits.POLICY_SMT
         why = f"the guest policy {'forbids' if off else 'allows'} SMT"
-        yield passed("smt", why) if off else failed("smt", why, "start the guest without SMT")
+        yield compared("smt", why, off, "start the guest without SMT")
     yield from _platform(claims, reference)
     if reference.host_data:
         yield one_of("host_data", "HOST_DATA", report.host_data, reference.host_data, hint=_BOOT)
@@ -71,9 +70,8 @@ def _tcb(claims: SnpClaims, reference: SnpReference) -> Check:
     wanted = reference.min_tcb.get(claims.product)
     if wanted is not None:
         why = f"reported TCB {claims.reported_tcb}, expected at least {wanted}"
-        if claims.reported_tcb.reaches(wanted):
-            return passed("min_tcb", why)
-        return failed("min_tcb", why, "update the firmware, and let the host commit it")
+        good = claims.reported_tcb.reaches(wanted)
+        return compared("min_tcb", why, good, "update the firmware, and let the host commit it")
     if reference.allow_any_tcb:
         return skipped("min_tcb", f"{claims.reported_tcb}; the policy accepts any")
     why = f"the policy has no minimum TCB for {claims.product}"
@@ -94,8 +92,7 @@ def _platform(claims: SnpClaims, reference: SnpReference) -> Iterator[Check]:
     for name in sorted(reference.require_platform):
         on = bool(info & PLATFORM_BITS[name])
         why = f"{name} is {'on' if on else 'off'}"
-        rule = f"platform_{name.lower()}"
-        yield passed(rule, why) if on else failed(rule, why, "ask the operator to turn it on")
+        yield compared(f"platform_{name.lower()}", why, on, "ask the operator to turn it on")
     if not reference.chip_ids:
         yield skipped("platform", "the policy accepts any chip: it names no chip ids")
     elif claims.report.signing_key is not SigningKey.VCEK or claims.report.mask_chip_key:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from broch.attest.checks import Check, failed, one_of, passed, skipped
+from broch.attest.checks import Check, compared, failed, one_of, passed, skipped
 from broch.attest.policy import Policy
 from broch.attest.reference import CcaReference, FirmwareReference, PsaReference, Reference
 from broch.tee.cca.verify import CcaClaims
@@ -54,7 +54,7 @@ def _caller(claims: PsaClaims, reference: PsaReference) -> Check:
         why = f"asked for by client {found} ({side}), expected {wanted}"
         good = found in reference.client_ids
         hint = "let the client that you trust ask for the token"
-        return passed("client", why) if good else failed("client", why, hint)
+        return compared("client", why, good, hint)
     return skipped("client", f"asked for by client {found} ({side}); the policy names none")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from broch.attest.checks import Check, failed, one_of, passed, skipped
+from broch.attest.checks import Check, compared, failed, one_of, passed, skipped
 from broch.attest.policy import NEVER, Policy
 from broch.attest.reference import IntelReference, Reference, SgxReference, TdxReference
 from broch.tee.contract import Claims
@@ -73,9 +73,8 @@ def _platform(
         yield passed("advisories", f"{', '.join(tcb.advisories) or 'none'} apply")
     number, wanted = tcb.evaluation_number, reference.min_tcb_evaluation
     why = f"collateral of TCB evaluation {number}, expected {wanted} or newer"
-    good = number >= wanted
     hint = "fetch newer collateral (update=standard, or early)"
-    yield passed("tcb_evaluation", why) if good else failed("tcb_evaluation", why, hint)
+    yield compared("tcb_evaluation", why, number >= wanted, hint)
     if reference.ppids:
         hint = "run it on a platform of yours, or add this one after looking at it"
         yield one_of("platform", "platform (PPID)", ppid, reference.ppids, hint=hint)

@@ -213,9 +213,7 @@ def application(settings: Settings) -> "Starlette":
             status, made = await run_in_threadpool(_answer, settings, request, body)
         except TimeoutError:
             return _problem(408, UsageError("the request did not come whole in time"))
-        except UsageError as exc:
-            return _problem(400, exc)
-        except MalformedError as exc:
+        except (UsageError, MalformedError) as exc:
             return _problem(400, exc)
         return JSONResponse(made, status_code=status)
 
