@@ -7,6 +7,7 @@ it, else to the descriptor's. So an image does not depend on where the applicati
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -18,7 +19,6 @@ from broch.app.descriptor import Descriptor, ModuleSpec
 from broch.app.descriptor_nodes import DeviceKind, Node
 from broch.errors import BrochError, DecodeError, MalformedError, UsageError
 from broch.image import Image, Interface
-from broch.sdk import DeclarationError
 from broch.tee import registry
 from broch.tee.contract import (
     Compiler,
@@ -159,14 +159,9 @@ def _build(
     if spec.source.suffix in NATIVE_SOURCES:
         return _build_native(descriptor, spec, tee)
     sources = read_sources(spec, descriptor.folder)
-    try:
-        interface = declarer.declare(sources.files, sources.main)
-    except DeclarationError as exc:
-        place = _real_place(sources, exc.place) if exc.place else None
-        raise DeclarationError(exc.message, place=place, hint=exc.hint) from None
     debug = descriptor.policy.debug
-    place = descriptor.place("modules", spec.name)
-    try:
+    with _placed(sources, descriptor.place("modules", spec.name)):
+        interface = declarer.declare(sources.files, sources.main)
         image = Image(
             app=descriptor.app.name,
             module=spec.name,
@@ -180,19 +175,7 @@ def _build(
         )
         settings = PackSettings(version=spec.version, debug=debug)
         packed = tee.pack(image, settings, signing_key)
-        measurement = tee.measure(packed)
-    except DecodeError as exc:
-        raise MalformedError(exc.problem, place=place, hint=exc.hint) from None
-    except BrochError as exc:
-        raise type(exc)(exc.message, place=exc.place or place, hint=exc.hint) from None
-    return Built(
-        spec=spec,
-        tee=tee,
-        interface=interface,
-        packed=packed,
-        measurement=measurement,
-        sources=sources,
-    )
+        return _built(spec, tee, interface, packed, sources)
 
 
 def _build_native(descriptor: Descriptor, spec: ModuleSpec, tee: Tee) -> Built:
@@ -204,22 +187,34 @@ def _build_native(descriptor: Descriptor, spec: ModuleSpec, tee: Tee) -> Built:
             problem, place=place, hint="write it in Python, or put it on a Sancus node"
         )
     sources = read_sources(spec, descriptor.folder)
-    try:
+    with _placed(sources, place):
         packed = _native(descriptor, spec, tee, sources)
-        interface, measurement = tee.interface(packed), tee.measure(packed)
-    except DecodeError as exc:
-        raise MalformedError(exc.problem, place=place, hint=exc.hint) from None
-    except BrochError as exc:
-        found = _real_place(sources, exc.place) if exc.place else place
-        raise type(exc)(exc.message, place=found, hint=exc.hint) from None
+        return _built(spec, tee, tee.interface(packed), packed, sources)
+
+
+def _built(
+    spec: ModuleSpec, tee: Tee, interface: Interface, packed: Packed, sources: Sources
+) -> Built:
     return Built(
         spec=spec,
         tee=tee,
         interface=interface,
         packed=packed,
-        measurement=measurement,
+        measurement=tee.measure(packed),
         sources=sources,
     )
+
+
+@contextmanager
+def _placed(sources: Sources, place: str) -> Iterator[None]:
+    """Say of what is wrong where it stands; ``place`` is that of the module in the descriptor."""
+    try:
+        yield
+    except DecodeError as exc:
+        raise MalformedError(exc.problem, place=place, hint=exc.hint) from None
+    except BrochError as exc:
+        found = _real_place(sources, exc.place) if exc.place else place
+        raise type(exc)(exc.message, place=found, hint=exc.hint) from None
 
 
 def _native(descriptor: Descriptor, spec: ModuleSpec, tee: Tee, sources: Sources) -> Packed:
