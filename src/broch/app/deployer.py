@@ -192,6 +192,10 @@ class Deployer:
         """One connection; raises :class:`KeyError`."""
         return self._wires[connection]
 
+    def connections_of(self, module: str) -> list[int]:
+        """The connections with an end in ``module``."""
+        return [wire.id for wire in Wiring(tuple(self.wires)).of(module)]
+
     def rekey(self, connections: Iterable[int]) -> Rekeying:
         """Make fresh keys for these; the operator's receiving ends use them at once."""
         rekeying = Rekeying(epochs={}, receivers={}, senders={}, operator=[])

@@ -30,7 +30,7 @@ from broch.app.observed import Observed
 from broch.app.reports import Stage
 from broch.app.restarts import RestartRule
 from broch.app.updating import LiveDeployer, Updater
-from broch.app.wiring import Connection, End, Wiring, wire
+from broch.app.wiring import Connection, Wiring, wire
 from broch.enclave.launcher import Launcher
 from broch.errors import BrochError, InternalError, PolicyError, UndecidedError, UsageError
 from broch.image import PortKind
@@ -340,13 +340,9 @@ class Supervisor:
         assert self._connector is not None
         run.restarts += 1
         await self._join(run)
-        await self._connector.connect(self._connections_of(run.name), must=run.name)
+        await self._connector.connect(self._deployer.connections_of(run.name), must=run.name)
         self._begin(run)
         self._journal.add("restart", run.name, f"restarted ({run.restarts})")
-
-    def _connections_of(self, module: str) -> list[int]:
-        ends = ((w.id, (_module(w.source), _module(w.target))) for w in self._deployer.wires)
-        return [number for number, modules in ends if module in modules]
 
     def _gone(self, run: ModuleRun, *, orderly: bool) -> None:
         run.state = "ended" if orderly else "failed"
@@ -494,7 +490,3 @@ class Supervisor:
     def unsubscribe(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
         """Listen no more."""
         self._journal.unsubscribe(queue)
-
-
-def _module(end: End | Operator) -> str | None:
-    return end.module if isinstance(end, End) else None

@@ -201,7 +201,7 @@ class Updater:
     async def _reconnect(self, old: ModuleRun) -> None:
         """Give keys back to a module that has dropped its own, or let its restart rule decide."""
         try:
-            await self._connector.connect(self._connections_of(old.name), must=old.name)
+            await self._connector.connect(self._deployer.connections_of(old.name), must=old.name)
         except BrochError:
             _unload(old, old.handle)
 
@@ -215,7 +215,7 @@ class Updater:
         self._keep(new)
         self._tell(old, new)
         try:
-            await self._connector.connect(self._connections_of(new.name), must=new.name)
+            await self._connector.connect(self._deployer.connections_of(new.name), must=new.name)
         except BrochError:
             _unload(new, handle)  # if it still is there: its restart rule decides
             raise
@@ -239,9 +239,6 @@ class Updater:
                     await asyncio.shield(old.ended)
         except TimeoutError:
             _unload(old, old.handle)
-
-    def _connections_of(self, module: str) -> list[int]:
-        return [w.id for w in Wiring(tuple(self._deployer.wires)).of(module)]
 
 
 def _check_runs(run: ModuleRun) -> None:
