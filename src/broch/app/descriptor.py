@@ -12,10 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from broch.app.descriptor_nodes import Node, check_addresses, read_node
+from broch.app.descriptor_nodes import Node, check_addresses, check_name, read_node
 from broch.app.descriptor_paths import check_file, inside, real
 from broch.errors import UsageError
-from broch.image import is_name
 from broch.wire.toml_places import (
     Key,
     Place,
@@ -224,15 +223,9 @@ def load(
 def _app(table: Table) -> App:
     app = App(name=table.text("name"), description=table.text("description", ""))
     if app.name:
-        _check_name(table, "name", app.name)
+        check_name(table, "name", app.name)
     table.close()
     return app
-
-
-def _check_name(table: Table, key: str, name: str) -> None:
-    if not is_name(name):
-        hint = "a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all"
-        table.wrong(key, f"{describe(name)} is not a name", hint)
 
 
 def _named(root: Table, key: str, what: str) -> dict[str, Table]:
@@ -243,7 +236,7 @@ def _named(root: Table, key: str, what: str) -> dict[str, Table]:
         hint = f"add [{key}.NAME]"
         root.problems.add((key,), f"there is no {what}", hint=hint, missing_in=(key,))
     for name in tables:
-        _check_name(outer, name, name)
+        check_name(outer, name, name)
         if name == OPERATOR and what == "module":
             hint = "'operator' names the one who runs the application"
             outer.wrong(name, "a module cannot be called 'operator'", hint)

@@ -80,11 +80,16 @@ def _peripherals(table: Table) -> dict[str, str]:
     inner = table.table("peripherals")
     found = {name: inner.text(name) for name in inner.names()}
     for name in found:
-        if not is_name(name):
-            hint = "a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all"
-            inner.wrong(name, f"{describe(name)} is not a name", hint)
+        check_name(inner, name, name)
     inner.close()
     return found
+
+
+def check_name(table: Table, key: str, name: str) -> None:
+    """Note ``name``, which stands at ``key``, unless it is a name."""
+    if not is_name(name):
+        hint = "a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all"
+        table.wrong(key, f"{describe(name)} is not a name", hint)
 
 
 def _policy(table: Table, folder: Path) -> Path | None:
