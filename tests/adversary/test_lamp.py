@@ -201,8 +201,10 @@ def test_an_unknown_peripheral_and_an_unowned_pin_are_named(lamp: Lamp) -> None:
         lamp.world.run(operate("hall", "press", "3.0", None))
     with pytest.raises(UsageError, match=r"unknown peripheral '9\.9'"):
         lamp.world.run(operate("hall", "press", "9.9", None))
-    with pytest.raises(UsageError, match="unknown peripheral 'bell'"):
+    with pytest.raises(UsageError, match="unknown peripheral 'bell'") as caught:
         lamp.world.run(operate("hall", "press", "bell", None))
+    assert caught.value.hint is not None
+    assert caught.value.hint.endswith("uart; of node hall: button")
     with pytest.raises(UsageError, match="no peripherals"):
         lamp.world.run(operate("edge", "press", "1.0", None))
     with pytest.raises(UsageError, match="no node 'attic'"):

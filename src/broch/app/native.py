@@ -178,7 +178,9 @@ class NativeAdmission(Admission):
         items.pop(_NO_LIST, None)
         if self._node.tee in _HAVE_LISTS and "crl" not in items and self._accepted_without_lists():
             items[_NO_LIST] = b""
-        return Endorsements(anchors=found.anchors, items=items)
+        # The cache is by content, and so is right for a folder that was filled anew.
+        cache = self._endorsements.cache
+        return Endorsements(anchors=found.anchors, items=items, cache=cache)
 
     def _accepted_without_lists(self) -> bool:
         return read_policy(self._node).allow_no_revocation

@@ -65,6 +65,7 @@ class NodeRun:
         self._native = str(hardware) if native else ""
         self._evidence = evidence_devices(node, hardware)
         self._device = home.device(descriptor.app.name, node.name, kind)
+        self._endorsements: Endorsements | None = None
         self._process: NodeProcess | None = None
         self._panel = asyncio.Lock()
         self._link: AgentLink | None = None
@@ -100,8 +101,13 @@ class NodeRun:
         )
 
     def endorsements(self) -> Endorsements:
-        """The public half of the node's device."""
-        return device_folder.read_endorsements(self._device)
+        """The public half of the node's device, which its machine wrote before it was up.
+
+        Read once: with it goes what was verified by it, which need not be verified at each join.
+        """
+        if self._endorsements is None:
+            self._endorsements = device_folder.read_endorsements(self._device)
+        return self._endorsements
 
     def module_keys(self) -> NonVolatile:
         """Where keys that are shared with modules are kept, so that each is computed once."""
@@ -213,9 +219,17 @@ class NodeRun:
                 hint="a node of a microcontroller has: tee = 'sancus'",
             )
         order = mcu.PanelOrder(action, self.node.peripherals.get(target, target), value)
-        async with self._panel:
-            seen = await asyncio.to_thread(mcu.operate, self._process.panel, order)
+        try:
+            async with self._panel:
+                seen = await asyncio.to_thread(mcu.operate, self._process.panel, order)
+        except UsageError as exc:
+            raise UsageError(exc.message, hint=self._with_names(exc.hint)) from None
         return {"node": self.node.name, "named": dict(self.node.peripherals), **seen}
+
+    def _with_names(self, hint: str | None) -> str | None:
+        """A hint at the device's peripherals, with those that the descriptor has names for."""
+        names = ", ".join(self.node.peripherals)
+        return f"{hint}; of node {self.node.name}: {names}" if hint and names else hint
 
     def close(self) -> None:
         """End the node's processes."""
