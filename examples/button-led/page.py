@@ -54,7 +54,11 @@ class Page(BaseHTTPRequestHandler):
 def main() -> None:
     """Serve until Ctrl-C."""
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-    with ThreadingHTTPServer(("127.0.0.1", port), Page) as server:
+    try:
+        listening = ThreadingHTTPServer(("127.0.0.1", port), Page)
+    except OSError as exc:
+        sys.exit(f"error: port {port}: {exc.strerror}\nhint: python page.py 0 takes a free one")
+    with listening as server:
         print(f"http://127.0.0.1:{server.server_port}/", flush=True)
         try:
             server.serve_forever()

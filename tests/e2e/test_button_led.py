@@ -85,6 +85,16 @@ def test_a_press_lights_the_led_and_nothing_else_does(running: Broch) -> None:
                     break
             assert "<h1>3</h1>" in text
             assert "mulated" in text
+            taken = subprocess.run(
+                [sys.executable, str(EXAMPLE / "page.py"), url.rstrip("/").rpartition(":")[2]],
+                env=broch.environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert taken.returncode == 1
+            assert taken.stderr.startswith("error: port ")
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 urllib.request.urlopen(url + "x", timeout=10)
         finally:
