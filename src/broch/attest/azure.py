@@ -12,9 +12,7 @@ that has the vTPM's key; the key signed the quote, and the quote answers the cha
 policy says of the hardware and of the vTPM has to hold, both.
 """
 
-import base64
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -29,7 +27,6 @@ from broch.attest.reference import TpmReference
 from broch.attest.steps import performed
 from broch.errors import DecodeError
 from broch.tee.contract import Claims, Endorsements
-from broch.tee.dcap import tcb
 from broch.tee.steps import Steps
 from broch.tee.tpm import VERIFIER as TPM
 from broch.tee.tpm.attest import Attest
@@ -38,6 +35,7 @@ from broch.tee.tpm.hcl import SNP, TDX, HclReport
 from broch.tee.tpm.reader import SHA256, sized
 from broch.tee.tpm.signature import RSASSA
 from broch.tee.tpm.trust import ATTESTATION_KEY
+from broch.wire import base64url, strict_json
 
 if TYPE_CHECKING:
     from broch.attest.result import Part
@@ -46,7 +44,6 @@ _W: Final = "Azure bundle"
 _PLATFORMS: Final = {"az-snp": "snp", "az-tdx": "tdx"}
 _KINDS: Final = {SNP: "snp", TDX: "tdx"}
 _REGISTERS: Final = 24
-_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 def from_document(outer: Mapping[str, Any]) -> Evidence:
@@ -60,12 +57,12 @@ def from_document(outer: Mapping[str, Any]) -> Evidence:
         raise DecodeError(0, "JSON that is not evidence of a known kind", what="evidence")
     if "platform" in outer:
         _expect(outer, {"platform", "evidence"})
-        bundle = tcb.mapping(outer, "evidence", _W)
+        bundle = strict_json.mapping(outer, "evidence", _W)
     tee = "tdx" if "td_quote" in bundle else "snp"
     _expect(bundle, {"version", "hcl_report", "tpm_quote", "td_quote" if tee == "tdx" else "vcek"})
-    if "platform" in outer and _PLATFORMS.get(tcb.text(outer, "platform", _W)) != tee:
+    if "platform" in outer and _PLATFORMS.get(strict_json.text(outer, "platform", _W)) != tee:
         raise DecodeError(0, f"platform {outer['platform']!r:.40} with evidence of {tee}", what=_W)
-    if tcb.number(bundle, "version", 2**16, _W) != 1:
+    if strict_json.number(bundle, "version", 2**16, _W) != 1:
         raise DecodeError(0, f"version {bundle['version']}, expected 1", what=_W)
     hcl = _url(bundle, "hcl_report")
     report = HclReport.from_bytes(hcl)
@@ -78,7 +75,7 @@ def from_document(outer: Mapping[str, Any]) -> Evidence:
         items={"vek": _url(bundle, "vcek")} if snp else {},
         wrapped="Azure vTPM",
         hcl=hcl,
-        quote=_quote(tcb.mapping(bundle, "tpm_quote", _W)),
+        quote=_quote(strict_json.mapping(bundle, "tpm_quote", _W)),
     )
 
 
@@ -88,24 +85,21 @@ def _expect(item: Mapping[str, Any], keys: set[str]) -> None:
 
 
 def _url(item: Mapping[str, Any], key: str) -> bytes:
-    value = tcb.text(item, key, _W).rstrip("=")
-    if len(value) % 4 == 1 or not _BASE64URL.fullmatch(value):
-        raise DecodeError(0, f"{key} is not base64url", what=_W)
-    return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
+    return base64url.decode(strict_json.text(item, key, _W).rstrip("="), what=f"{_W}: {key}")
 
 
 def _quote(item: Mapping[str, Any]) -> bytes:
     """The quote as our verifier takes it: with those registers that it says it is over."""
     _expect(item, {"signature", "message", "pcrs"})
     message, signature = (
-        tcb.hexadecimal(item, key, len(tcb.text(item, key, _W)) // 2, _W)
+        strict_json.hexadecimal(item, key, len(strict_json.text(item, key, _W)) // 2, _W)
         for key in ("message", "signature")
     )
     values = item["pcrs"]
     if not isinstance(values, list) or len(values) != _REGISTERS:
         raise DecodeError(0, f"pcrs is not a list of {_REGISTERS}", what=_W)
     registers = [
-        tcb.hexadecimal({"pcr": value}, "pcr", 32, f"{_W}: register {index}")
+        strict_json.hexadecimal({"pcr": value}, "pcr", 32, f"{_W}: register {index}")
         for index, value in enumerate(values)
     ]
     selected = [

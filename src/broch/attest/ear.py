@@ -30,7 +30,7 @@ from broch.attest.result import Part, Result, Status
 from broch.attest.vector import CONTRAINDICATED, NONE, TIERS, Vector, vector
 from broch.attest.view import claims_view
 from broch.errors import DecodeError, MalformedError, UntrustedError, UsageError
-from broch.wire import base64url, cbor, cose, jws
+from broch.wire import base64url, cbor, cose, jws, strict_json
 from broch.wire.cose import Tagging
 
 PROFILE: Final = "tag:ietf.org,2026:rats/ear#04"
@@ -233,7 +233,7 @@ def read_jwt(token: str, key: jws.VerifyingKey, *, at: datetime) -> Ear:
     typ = header.get("typ")
     if typ not in _TYP.values():
         raise UntrustedError(f"JWT of type {typ!r:.40}, expected {' or '.join(_TYP.values())}")
-    claims = _json(jws.verify(token, key, typ=str(typ)))
+    claims = strict_json.document(jws.verify(token, key, typ=str(typ)), _W)
     return _checked(_read(claims, json_names=True), at)
 
 
@@ -262,12 +262,6 @@ def _checked(ear: Ear, at: datetime) -> Ear:
     if ear.expires is not None and at >= ear.expires:
         raise UntrustedError(f"the attestation result has expired on {ear.expires}, at {at}")
     return ear
-
-
-def _json(payload: bytes) -> dict[str, Any]:
-    from broch.tee.dcap.tcb import parse  # one JSON object without duplicate keys
-
-    return parse(payload, _W)
 
 
 def _read(claims: Mapping[Any, Any], *, json_names: bool) -> Ear:

@@ -14,9 +14,9 @@ from broch.attest.checks import Outcome
 from broch.attest.policy import Policy
 from broch.attest.result import Part, Result
 from broch.errors import DecodeError
-from broch.tee.dcap import tcb
 from broch.tee.dcap.pckext import PckExtension
 from broch.tee.dcap.tcb import IsvLevel, TcbInfo, TcbLevel, TcbStatus
+from broch.wire import strict_json
 
 _W: Final = "next TCB info"
 
@@ -193,7 +193,7 @@ def _name(info: TcbInfo, level: TcbLevel, kind: str, index: int) -> str:
     """What Intel calls a component, where the document says."""
     plain = f"{kind.upper()} component {index + 1}"
     try:
-        for item in tcb.objects(info.document, "tcbLevels", _W):
+        for item in strict_json.objects(info.document, "tcbLevels", _W):
             parts = item.get("tcb", {}).get(f"{kind}tcbcomponents", [])
             svns = tuple(part.get("svn") for part in parts)
             if svns == getattr(level, kind):
@@ -211,7 +211,7 @@ def read_next(data: bytes) -> TcbInfo:
     Raises:
         DecodeError: neither.
     """
-    document = tcb.parse(data, _W)
+    document = strict_json.document(data, _W)
     inner = document.get("tcbInfo")
     if isinstance(inner, Mapping):
         import json

@@ -192,22 +192,23 @@ def _map(data: bytes) -> dict[Any, Any] | None:
 
 def _from_json(data: bytes) -> Evidence:
     """Bundles: Azure's, and that of SNP guests, with the report and its key's certificate."""
-    from broch.tee.dcap import tcb
+    from broch.wire import strict_json
 
-    document = tcb.parse(data, "bundle")
+    document = strict_json.document(data, "bundle")
     if document.get("platform") != "snp":
         from broch.attest.azure import from_document
 
         return from_document(document)
-    inner = tcb.mapping(document, "evidence", "bundle")
-    report = _from_base64(tcb.text(inner, "attestation_report", "bundle").encode())
+    inner = strict_json.mapping(document, "evidence", "bundle")
+    report = _from_base64(strict_json.text(inner, "attestation_report", "bundle").encode())
     certs = inner.get("cert_chain", {})
     if not isinstance(certs, dict) or not inner.keys() <= {"attestation_report", "cert_chain"}:
         raise DecodeError(0, "unknown members, or cert_chain is no object", what="bundle")
     if not certs.keys() <= _SNP_CERTS.keys():
         raise DecodeError(0, f"certificates other than {', '.join(_SNP_CERTS)}", what="bundle")
     items = {
-        _SNP_CERTS[name]: _from_base64(tcb.text(certs, name, "bundle").encode()) for name in certs
+        _SNP_CERTS[name]: _from_base64(strict_json.text(certs, name, "bundle").encode())
+        for name in certs
     }
     if identify(report) != "snp":
         raise DecodeError(0, "attestation_report is no SNP report", what="bundle")

@@ -37,8 +37,7 @@ from broch.errors import (
 )
 from broch.tee.cache import VerificationCache
 from broch.tee.contract import Endorsements
-from broch.tee.dcap import tcb
-from broch.wire import jws
+from broch.wire import jws, strict_json
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -142,15 +141,15 @@ def decode(body: bytes, content_type: str, nonce: str | None) -> Asked:
     if kind != "application/json":
         hint = "send application/octet-stream or application/json"
         raise UsageError(f"content type {kind!r:.60}", hint=hint)
-    fields = tcb.parse(body, _W)
+    fields = strict_json.document(body, _W)
     unknown = fields.keys() - {"evidence", "nonce", "endorsements"}
     if unknown or nonce is not None:
         raise DecodeError(0, f"unknown member {min(unknown, default='nonce')!r:.60}", what=_W)
     found = fields.get("nonce")
     if found is not None and not isinstance(found, str):
         raise DecodeError(0, "nonce is no text", what=_W)
-    evidence = formats.open_wrapping(_base64(tcb.text(fields, "evidence", _W), "evidence"))
-    given = tcb.mapping(fields, "endorsements", _W) if "endorsements" in fields else {}
+    evidence = formats.open_wrapping(_base64(strict_json.text(fields, "evidence", _W), "evidence"))
+    given = strict_json.mapping(fields, "endorsements", _W) if "endorsements" in fields else {}
     items = {**evidence.items, **_items(evidence.tee, given)}
     return Asked(evidence=replace(evidence, items=items), nonce=_nonce(found))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from broch.errors import DecodeError, UndecidedError
-from broch.tee.dcap import tcb
+from broch.wire import strict_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +63,10 @@ def items_from_json(data: bytes) -> dict[str, bytes]:
         DecodeError: not such a document.
     """
     what = "collateral"
-    document: dict[str, Any] = tcb.parse(data, what)
+    document: dict[str, Any] = strict_json.document(data, what)
     items: dict[str, bytes] = {}
     for name in NAMES:
-        value = tcb.text(document, name, what)
+        value = strict_json.text(document, name, what)
         try:
             items[name] = bytes.fromhex(value) if name in _AS_HEX else value.encode()
         except ValueError:

@@ -13,12 +13,11 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from broch.errors import DecodeError
-from broch.wire import strict_json
+from broch.wire.strict_json import document as parse
+from broch.wire.strict_json import hexadecimal, mapping, number, objects, text
 
-MAX_DOCUMENT: Final = 1 << 20  # bytes
 COMPONENTS: Final = 16
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2})*", re.ASCII)
 
 
 class TcbStatus(StrEnum):
@@ -206,56 +205,6 @@ def _expect_version(document: Mapping[str, Any], version: int, what: str) -> Non
         raise DecodeError(0, f"version {found}, expected {version}", what=what)
 
 
-def parse(data: bytes, what: str) -> dict[str, Any]:
-    """One JSON object without duplicate keys.
-
-    Raises:
-        DecodeError: not that.
-    """
-    if len(data) > MAX_DOCUMENT:
-        raise DecodeError(MAX_DOCUMENT, f"longer than {MAX_DOCUMENT} bytes", what=what)
-    document = strict_json.decode(data, what=what)
-    if not isinstance(document, dict):
-        raise DecodeError(0, "not a JSON object", what=what)
-    return document
-
-
-def text(item: Mapping[str, Any], key: str, what: str) -> str:
-    """A string member.
-
-    Raises:
-        DecodeError: missing or of another type.
-    """
-    value = item.get(key)
-    if not isinstance(value, str):
-        raise DecodeError(0, f"{key} is missing or no string", what=what)
-    return value
-
-
-def number(item: Mapping[str, Any], key: str, limit: int, what: str) -> int:
-    """An integer member, at least 0 and below ``limit``.
-
-    Raises:
-        DecodeError: missing, of another type, or out of range.
-    """
-    value = item.get(key)
-    if type(value) is not int or not 0 <= value < limit:
-        raise DecodeError(0, f"{key} is missing or no number from 0 to {limit - 1}", what=what)
-    return value
-
-
-def hexadecimal(item: Mapping[str, Any], key: str, size: int, what: str) -> bytes:
-    """A member of ``size`` bytes in hex.
-
-    Raises:
-        DecodeError: missing or not that.
-    """
-    value = text(item, key, what)
-    if len(value) != 2 * size or not _HEX.fullmatch(value):
-        raise DecodeError(0, f"{key} is not {size} bytes in hex", what=what)
-    return bytes.fromhex(value)
-
-
 def time(item: Mapping[str, Any], key: str, what: str) -> datetime:
     """A member like ``2025-06-19T10:56:11Z``.
 
@@ -269,27 +218,3 @@ def time(item: Mapping[str, Any], key: str, what: str) -> datetime:
     except ValueError:
         pass
     raise DecodeError(0, f"{key} is not a time like 2025-06-19T10:56:11Z", what=what)
-
-
-def mapping(item: Mapping[str, Any], key: str, what: str) -> Mapping[str, Any]:
-    """An object member.
-
-    Raises:
-        DecodeError: missing or of another type.
-    """
-    value = item.get(key)
-    if not isinstance(value, dict):
-        raise DecodeError(0, f"{key} is missing or no object", what=what)
-    return value
-
-
-def objects(item: Mapping[str, Any], key: str, what: str) -> list[Mapping[str, Any]]:
-    """A member that is a list of objects.
-
-    Raises:
-        DecodeError: missing or of another type.
-    """
-    value = item.get(key)
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise DecodeError(0, f"{key} is missing or no list of objects", what=what)
-    return value

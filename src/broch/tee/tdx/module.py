@@ -15,6 +15,7 @@ from broch.tee.dcap import tcb
 from broch.tee.dcap.platform import converge_qe, match_isv_level
 from broch.tee.dcap.tcb import IsvLevel, TcbInfo, TcbStatus
 from broch.tee.tdx.report import TdReport
+from broch.wire import strict_json
 
 _W: Final = "tcb_info"
 
@@ -47,13 +48,13 @@ def find(info: TcbInfo, version: int) -> Identity:
         UntrustedError: there is no module of this version.
     """
     if version == 0:
-        item = tcb.mapping(info.document, "tdxModule", _W)
+        item = strict_json.mapping(info.document, "tdxModule", _W)
         return _identity(item, "tdxModule", levels=())
     name = f"TDX_{version:02X}"
     if "tdxModuleIdentities" not in info.document:
         raise UntrustedError(f"tcb_info knows no TDX module {name}")
-    items = tcb.objects(info.document, "tdxModuleIdentities", _W)
-    found = [item for item in items if tcb.text(item, "id", _W) == name]
+    items = strict_json.objects(info.document, "tdxModuleIdentities", _W)
+    found = [item for item in items if strict_json.text(item, "id", _W) == name]
     if not found:
         raise UntrustedError(f"tcb_info knows no TDX module {name}")
     if len(found) > 1:
@@ -63,12 +64,12 @@ def find(info: TcbInfo, version: int) -> Identity:
 
 def _identity(item: Mapping[str, Any], name: str, levels: tuple[IsvLevel, ...]) -> Identity:
     attributes, mask = (
-        int.from_bytes(tcb.hexadecimal(item, key, 8, _W), "little")
+        int.from_bytes(strict_json.hexadecimal(item, key, 8, _W), "little")
         for key in ("attributes", "attributesMask")
     )
     return Identity(
         name=name,
-        mrsigner=tcb.hexadecimal(item, "mrsigner", 48, _W),
+        mrsigner=strict_json.hexadecimal(item, "mrsigner", 48, _W),
         attributes=attributes,
         attributes_mask=mask,
         levels=levels,

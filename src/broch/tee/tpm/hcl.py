@@ -17,10 +17,8 @@ TDX the quote, made from the TDREPORT); :meth:`HclReport.bound_key` with the REP
 proved; verify the TPM's quote with that key as ``attestation_key``.
 """
 
-import base64
 import hashlib
 import hmac
-import re
 import struct
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -29,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broch.errors import DecodeError, UntrustedError
-from broch.tee.dcap import tcb
+from broch.wire import base64url, strict_json
 
 MAX_SIZE: Final = 16 * 1024  # bytes
 HARDWARE_SIZE: Final = 1184
@@ -40,7 +38,6 @@ _HEADER: Final = struct.Struct("<4sIIII12s")
 _RUNTIME: Final = struct.Struct("<IIIII")
 _SHA256: Final = 1
 _START: Final = _HEADER.size + HARDWARE_SIZE + _RUNTIME.size
-_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _W: Final = "HCL report"
 
 
@@ -118,8 +115,8 @@ class HclReport:
         digest = hashlib.sha256(self.runtime_data).digest()
         if not hmac.compare_digest(report_data, digest.ljust(64, b"\0")):
             raise UntrustedError("the hardware report does not bind this runtime data")
-        document = tcb.parse(self.runtime_data, _W)
-        keys = [item for item in tcb.objects(document, "keys", _W) if item.get("kid") == AK]
+        document = strict_json.document(self.runtime_data, _W)
+        keys = [item for item in strict_json.objects(document, "keys", _W) if item.get("kid") == AK]
         if len(keys) != 1:
             raise DecodeError(0, f"{len(keys)} keys {AK}, expected 1", what=_W)
         return _jwk(dict(keys[0]))
@@ -139,7 +136,7 @@ def _jwk(key: dict[str, Any]) -> bytes:
 
 
 def _number(key: dict[str, Any], name: str) -> int:
-    value = tcb.text(key, name, _W)
-    if len(value) > 1024 or len(value) % 4 == 1 or not _BASE64URL.fullmatch(value):
-        raise DecodeError(0, f"{name} of {AK} is not base64url", what=_W)
-    return int.from_bytes(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)), "big")
+    value = strict_json.text(key, name, _W)
+    if len(value) > 1024:
+        raise DecodeError(0, f"{name} of {AK} is too long", what=_W)
+    return int.from_bytes(base64url.decode(value, what=f"{_W}: {name} of {AK}"), "big")

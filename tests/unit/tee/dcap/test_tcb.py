@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from broch.errors import DecodeError
-from broch.tee.dcap import tcb
 from broch.tee.dcap.tcb import QeIdentity, TcbInfo, TcbStatus
 
 ZEROS = [{"svn": 0}] * 16
@@ -158,24 +157,3 @@ def test_each_member_of_qe_identity(edit: Edit) -> None:
     edit(document)
     with pytest.raises(DecodeError, match="qe_identity"):
         QeIdentity.from_bytes(json.dumps(document).encode())
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"{", id="half"),
-        pytest.param(b"[]", id="a list"),
-        pytest.param(b"null", id="null"),
-        pytest.param(b'{"a": 1, "a": 1}', id="duplicate key"),
-        pytest.param(b'{"b": {"a": 1, "a": 2}}', id="duplicate key inside"),
-        pytest.param(b'{"a": 1} {}', id="two documents"),
-        pytest.param(b"\xff\xfe{}", id="not UTF-8"),
-        pytest.param(b"[" * 100_000, id="deep"),
-        pytest.param(b'{"a": ' + b"9" * 5000 + b"}", id="a long number"),
-        pytest.param(b" " * (tcb.MAX_DOCUMENT + 1), id="too long"),
-    ],
-)
-def test_what_is_no_json_object(data: bytes) -> None:
-    with pytest.raises(DecodeError):
-        tcb.parse(data, "x")
