@@ -1,4 +1,4 @@
-"""Formats that several floors share: strict CBOR and JSON, COSE, JWS, X.509, and TOML that knows its lines.
+"""Formats that several floors share: strict CBOR and JSON, COSE, JWS, X.509, TOML with lines.
 
 Everything here is pure: no clock, no policy, no I/O but that of ``toml_places.read``. What a
 message means is decided above.
