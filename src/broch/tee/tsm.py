@@ -29,6 +29,8 @@ FOLDER: Final = "/sys/kernel/config/tsm/report"
 IN_SIZE: Final = 64  # bytes
 MAX_OUT: Final = 32 * 1024
 MAX_LEVEL: Final = 3
+#: Who makes the reports -> the hardware, by the name of its verifier.
+PROVIDERS: Final = {"sev_guest": "snp", "tdx_guest": "tdx", "arm_cca_guest": "cca"}
 _ATTEMPTS: Final = 5
 _PAUSE: Final = 0.05  # seconds before the second attempt, doubled each time
 _MAX_TEXT: Final = 4096  # a page, as all text attributes
@@ -47,8 +49,13 @@ def is_here(kernel: Kernel) -> bool:
     return kernel.exists(FOLDER)
 
 
-def provider(kernel: Kernel, name: str) -> str:
-    """Whose reports this machine gives, by an instance of this name that is made and removed.
+def provider(kernel: Kernel, name: str, *, keep: bool = False) -> str:
+    """Whose reports this machine gives, by an instance of this name that is made.
+
+    Args:
+        kernel: of this machine.
+        name: of the instance.
+        keep: leave the instance, for :func:`get`; else it is removed.
 
     Raises:
         OSError: there is no configfs-tsm, or this user may not make instances.
@@ -59,7 +66,8 @@ def provider(kernel: Kernel, name: str) -> str:
     try:
         return _text(kernel, f"{instance}/provider")
     finally:
-        kernel.rmdir(instance)
+        if not keep:
+            kernel.rmdir(instance)
 
 
 def get(

@@ -82,15 +82,19 @@ def ask(kernel: Kernel, name: str, **fields: Any) -> Mapping[str, Any]:
 
 
 def attestation(
-    kernel: Kernel, user_data: bytes, *, nonce: bytes | None = None, public_key: bytes | None = None
+    kernel: Kernel,
+    user_data: bytes | None,
+    *,
+    nonce: bytes | None = None,
+    public_key: bytes | None = None,
 ) -> bytes:
-    """A signed attestation document; each field has at most 1024 bytes.
+    """A signed attestation document; each field has at most 1024 bytes, or is left out.
 
     Raises:
         UsageError: a field is longer.
         UndecidedError, InternalError, DecodeError: as :func:`ask`.
     """
-    if max(map(len, (user_data, nonce or b"", public_key or b""))) > MAX_FIELD:
+    if max(map(len, (user_data or b"", nonce or b"", public_key or b""))) > MAX_FIELD:
         raise UsageError(f"a field is longer than {MAX_FIELD} bytes")
     response = ask(kernel, "Attestation", user_data=user_data, nonce=nonce, public_key=public_key)
     return _bytes(response, "document")

@@ -24,7 +24,7 @@ from broch.errors import DecodeError, InternalError, PolicyError
 from broch.tee import tsm
 from broch.tee.contract import Endorsements, SealBinding
 from broch.tee.guest import GuestTee, NativeSettings
-from broch.tee.kernel import iowr, problem
+from broch.tee.kernel import Kernel, iowr, problem
 from broch.tee.snp import VERIFIER
 
 DEVICE: Final = "/dev/sev-guest"
@@ -98,7 +98,7 @@ class SnpGuest:
                 hint="load the kernel module sev-guest",
             )
         request = ctypes.create_string_buffer(_KEY_REQUEST.pack(0, 0, FIELDS, self._vmpl(), 0, 0))
-        response = self._ask(GET_DERIVED_KEY, ctypes.addressof(request), 64)
+        response = _ask(self._kernel, GET_DERIVED_KEY, ctypes.addressof(request), 64)
         key = response[_DATA : _DATA + KEY_SIZE]
         if not any(key):
             raise InternalError(f"{VERIFIER.title}: the firmware gave a key of zeros")
@@ -113,51 +113,7 @@ class SnpGuest:
         )
 
     def _report(self, report_data: bytes) -> tuple[bytes, bytes]:
-        """Report and certificate table, the latter perhaps empty."""
-        if tsm.is_here(self._kernel):
-            made = tsm.get(
-                self._kernel,
-                self._name,
-                provider=PROVIDER,
-                what=VERIFIER.title,
-                inblob=report_data,
-            )
-            report, certs = made.outblob, made.auxblob
-        else:
-            report, certs = self._ext_report(report_data)
-        if len(report) != REPORT_SIZE:
-            raise DecodeError(len(report), f"expected {REPORT_SIZE} bytes", what="SNP report")
-        return report, certs
-
-    def _ext_report(self, report_data: bytes) -> tuple[bytes, bytes]:
-        certs = ctypes.create_string_buffer(CERTS_SIZE)
-        request = ExtReportRequest(
-            user_data=(ctypes.c_uint8 * 64)(*report_data),
-            certs_address=ctypes.addressof(certs),
-            certs_len=CERTS_SIZE,
-        )
-        try:
-            response = self._ask(GET_EXT_REPORT, ctypes.addressof(request), 4000)
-        except _CertificatesTooLongError:
-            request.certs_address = request.certs_len = 0  # without them, then
-            response = self._ask(GET_EXT_REPORT, ctypes.addressof(request), 4000)
-        (size,) = struct.unpack_from("<I", response, 4)
-        return response[_DATA : _DATA + size], certs.raw
-
-    def _ask(self, number: int, request: int, size: int) -> bytes:
-        """The response to the request at this address; its status was zero."""
-        response = ctypes.create_string_buffer(size)
-        call = GuestRequest(msg_version=1, req_data=request, resp_data=ctypes.addressof(response))
-        try:
-            self._kernel.ioctl(DEVICE, number, call)
-        except OSError as exc:
-            if exc.errno == errno.EIO and call.vmm_error == INVALID_LEN:
-                raise _CertificatesTooLongError("the certificates are too long") from None
-            raise problem(exc, DEVICE, VERIFIER.title) from None
-        (status,) = struct.unpack_from("<I", response.raw)
-        if status:
-            raise InternalError(f"{VERIFIER.title}: the firmware refused with status 0x{status:x}")
-        return response.raw
+        return report(self._kernel, self._name, report_data)
 
     def _vmpl(self) -> int:
         if not tsm.is_here(self._kernel):
@@ -167,6 +123,62 @@ class SnpGuest:
             return tsm.privilege_level(self._kernel, instance)
         except OSError as exc:
             raise problem(exc, instance, VERIFIER.title) from None
+
+
+def report(kernel: Kernel, name: str, report_data: bytes) -> tuple[bytes, bytes]:
+    """A report (1184 bytes) over 64 bytes, and the host's certificate table, perhaps empty.
+
+    Args:
+        kernel: of this machine.
+        name: of the instance of configfs-tsm, where there is one.
+        report_data: what the report is to be over.
+
+    Raises:
+        UndecidedError: this is no such guest, or its device may not be used or is busy.
+        InternalError: the firmware refused.
+        DecodeError: what came is no report.
+    """
+    if tsm.is_here(kernel):
+        what = VERIFIER.title
+        made = tsm.get(kernel, name, provider=PROVIDER, what=what, inblob=report_data)
+        found, certs = made.outblob, made.auxblob
+    else:
+        found, certs = _ext_report(kernel, report_data)
+    if len(found) != REPORT_SIZE:
+        raise DecodeError(len(found), f"expected {REPORT_SIZE} bytes", what="SNP report")
+    return found, certs
+
+
+def _ext_report(kernel: Kernel, report_data: bytes) -> tuple[bytes, bytes]:
+    certs = ctypes.create_string_buffer(CERTS_SIZE)
+    request = ExtReportRequest(
+        user_data=(ctypes.c_uint8 * 64)(*report_data),
+        certs_address=ctypes.addressof(certs),
+        certs_len=CERTS_SIZE,
+    )
+    try:
+        response = _ask(kernel, GET_EXT_REPORT, ctypes.addressof(request), 4000)
+    except _CertificatesTooLongError:
+        request.certs_address = request.certs_len = 0  # without them, then
+        response = _ask(kernel, GET_EXT_REPORT, ctypes.addressof(request), 4000)
+    (size,) = struct.unpack_from("<I", response, 4)
+    return response[_DATA : _DATA + size], certs.raw
+
+
+def _ask(kernel: Kernel, number: int, request: int, size: int) -> bytes:
+    """The response to the request at this address; its status was zero."""
+    response = ctypes.create_string_buffer(size)
+    call = GuestRequest(msg_version=1, req_data=request, resp_data=ctypes.addressof(response))
+    try:
+        kernel.ioctl(DEVICE, number, call)
+    except OSError as exc:
+        if exc.errno == errno.EIO and call.vmm_error == INVALID_LEN:
+            raise _CertificatesTooLongError("the certificates are too long") from None
+        raise problem(exc, DEVICE, VERIFIER.title) from None
+    (status,) = struct.unpack_from("<I", response.raw)
+    if status:
+        raise InternalError(f"{VERIFIER.title}: the firmware refused with status 0x{status:x}")
+    return response.raw
 
 
 class _CertificatesTooLongError(InternalError):

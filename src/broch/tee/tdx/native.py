@@ -59,6 +59,23 @@ def td_report(kernel: Kernel, report_data: bytes) -> bytes:
     return bytes(request.tdreport)
 
 
+def quote(kernel: Kernel, name: str, report_data: bytes) -> bytes:
+    """A quote over 64 bytes, by the instance of configfs-tsm called ``name``. Hosts may pad it.
+
+    Raises:
+        UsageError: report data of another size.
+        UndecidedError: this is no trust domain, or its kernel gives no quotes.
+        InternalError: the kernel failed otherwise.
+    """
+    if not tsm.is_here(kernel) and kernel.exists(DEVICE):
+        raise UndecidedError(
+            f"this kernel gives no quotes: {tsm.FOLDER} is missing",
+            hint="mount configfs, with Linux 6.7 or newer and its module tdx_guest",
+        )
+    what = VERIFIER.title
+    return tsm.get(kernel, name, provider=PROVIDER, what=what, inblob=report_data).outblob
+
+
 class TdxGuest:
     """The trust domain around us (:class:`broch.tee.guest.Hardware`).
 
@@ -69,23 +86,11 @@ class TdxGuest:
     def __init__(self, settings: NativeSettings) -> None:
         self._kernel = settings.kernel
         self._name = f"broch.{settings.name}"
-        if not tsm.is_here(self._kernel) and self._kernel.exists(DEVICE):
-            raise UndecidedError(
-                f"this kernel gives no quotes: {tsm.FOLDER} is missing",
-                hint="mount configfs, with Linux 6.7 or newer and its module tdx_guest",
-            )
         self.evidence(bytes(REPORT_DATA_SIZE))  # whether all of this works
 
     def evidence(self, report_data: bytes) -> bytes:
         """A quote over 64 bytes. Hosts may pad it with zeros."""
-        made = tsm.get(
-            self._kernel,
-            self._name,
-            provider=PROVIDER,
-            what=VERIFIER.title,
-            inblob=report_data,
-        )
-        return made.outblob
+        return quote(self._kernel, self._name, report_data)
 
     def extend(self, digest: bytes) -> None:
         """Extend RTMR 3 by 48 bytes, where this kernel can.
