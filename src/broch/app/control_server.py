@@ -139,14 +139,15 @@ class ControlServer:
 
     async def _stream(self, writer: asyncio.StreamWriter, *, follow: bool) -> None:
         """The last events, then those to come; one that is not followed is hung up on."""
+        writer.write(_line({"ok": None}))
+        for event in self._supervisor.past():
+            writer.write(_line({"event": event}))
+        if not follow:
+            writer.close()
+            return
         queue = self._supervisor.subscribe()
         try:
-            writer.write(_line({"ok": None}))
-            for event in self._supervisor.past():
-                writer.write(_line({"event": event}))
-            if not follow:
-                writer.close()
-            while follow:
+            while True:
                 writer.write(_line({"event": await queue.get()}))
                 await writer.drain()
         finally:
