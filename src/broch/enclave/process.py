@@ -128,7 +128,7 @@ def _report(image: Image | None, exc: BaseException) -> FaultReport:
     if isinstance(exc, StoreError):
         return FaultReport(what=f"cannot use its sealed store: {exc}"[:_MAX_MESSAGE], place=place)
     if isinstance(exc, BrochError):
-        return FaultReport(what=str(exc)[:_MAX_MESSAGE])
+        return FaultReport(what=f"gave up: {exc}"[:_MAX_MESSAGE])
     message = str(exc)[:_MAX_MESSAGE] if image is not None and image.debug else ""
     return FaultReport(what=f"raised {type(exc).__name__}", place=place, message=message)
 
