@@ -61,15 +61,16 @@ def recalled_module_key(
     """
     digest = hashlib.sha256(b"broch/sancus/key/1" + vendor + layout.to_bytes() + text)
     name = f"module-key.{digest.hexdigest()}"
-    known = _recalled.get(name) or (store.get(name) if store is not None else None)
-    key = known if known is not None and len(known) == len(vendor) else None
+    key = _recalled.get(name)
     if key is None:
-        key = module_key(vendor, text, layout)
-        if store is not None:
-            store.put(name, key)
-    if len(_recalled) >= _MOST_RECALLED:
-        _recalled.clear()
-    _recalled[name] = key
+        key = store.get(name) if store is not None else None
+        if key is None or len(key) != len(vendor):
+            key = module_key(vendor, text, layout)
+            if store is not None:
+                store.put(name, key)
+        if len(_recalled) >= _MOST_RECALLED:
+            _recalled.clear()
+        _recalled[name] = key
     return key
 
 

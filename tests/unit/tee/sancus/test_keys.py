@@ -95,3 +95,21 @@ def test_a_key_is_computed_once_and_kept() -> None:
     for other, text in others:
         assert keys.recalled_module_key(other, text, PLACE, store) != expected
     assert len(store) == 3
+
+
+def test_keys_that_are_asked_for_again_are_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+
+    def counting(vendor: bytes, text: bytes, layout: Layout) -> bytes:
+        computed.append(text)
+        return module_key(vendor, text, layout)
+
+    monkeypatch.setattr(keys, "module_key", counting)
+    keys._recalled.clear()
+    texts = [bytes([number]) * 16 for number in range(keys._MOST_RECALLED)]
+    for _ in range(2):
+        for text in texts:
+            keys.recalled_module_key(b"v" * 16, text, PLACE)
+    assert computed == texts
+    keys.recalled_module_key(b"v" * 16, TEXT, PLACE)
+    assert len(keys._recalled) <= keys._MOST_RECALLED
