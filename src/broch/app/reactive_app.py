@@ -225,7 +225,7 @@ class _Translator:
         name = f"{kind}_{port}" if isinstance(port, int) else _as_port(port)
         held = skeleton.ports.get(name)
         if held is not None and held.kind is not kind:
-            name = f"{name}_{kind}"[-MAX_NAME:]
+            name = f"{name[: MAX_NAME - len(kind) - 1]}_{kind}"
         if name not in skeleton.ports:
             skeleton.ports[name] = Port(kind=kind, was=port)
             if name != port:

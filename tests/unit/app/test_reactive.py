@@ -198,6 +198,18 @@ def test_names_that_we_do_not_allow_are_changed_and_said() -> None:
     assert "called getpresses" in said
 
 
+def test_a_long_name_that_two_kinds_of_ports_have_stays_a_name() -> None:
+    name = "a" + "1" * 63  # as long as a name may be
+
+    def change(data: dict[str, Any]) -> None:
+        data["connections"][0]["to_input"] = name
+        data["connections"][1]["to_handler"] = name
+
+    result = imported(change)
+    ends = [target for _, target, _ in result.connections if target.startswith("db.")]
+    assert ends == [f"db.{name}", f"db.{name[:56]}_handler"]
+
+
 def test_two_things_that_would_share_a_name() -> None:
     def nodes(data: dict[str, Any]) -> None:
         data["nodes"].append({**data["nodes"][0], "name": "CLOUD"})
