@@ -122,8 +122,11 @@ def write_private(path: Path, data: bytes) -> None:
 
 def save_endorsements(folder: Path, endorsements: Endorsements) -> None:
     """Put the device's public half where verifiers of this installation find it."""
-    data = [list(endorsements.anchors), dict(endorsements.items)]
-    write_private(folder / "endorsements", cbor2.dumps(data, canonical=True))
+    path = folder / "endorsements"
+    data = cbor2.dumps([list(endorsements.anchors), dict(endorsements.items)], canonical=True)
+    # They are the same at every start, which may be ended while it writes.
+    if not path.exists() or path.read_bytes() != data:
+        write_private(path, data)
 
 
 def read_endorsements(folder: Path) -> Endorsements:

@@ -161,6 +161,17 @@ def test_endorsements_come_back_as_they_went(folder: Path) -> None:
     assert device_folder.read_endorsements(folder) == ENDORSEMENTS
 
 
+def test_endorsements_are_written_when_they_change(folder: Path) -> None:
+    path = folder / "endorsements"
+    device_folder.save_endorsements(folder, ENDORSEMENTS)
+    written = path.stat().st_ino
+    device_folder.save_endorsements(folder, ENDORSEMENTS)
+    assert path.stat().st_ino == written
+    other = Endorsements(anchors=(b"root",), items={})
+    device_folder.save_endorsements(folder, other)
+    assert device_folder.read_endorsements(folder) == other
+
+
 def test_endorsements_of_a_device_that_never_ran(folder: Path) -> None:
     with pytest.raises(UndecidedError, match="No such file"):
         device_folder.read_endorsements(folder)
