@@ -234,20 +234,19 @@ def _from_cmw(data: bytes) -> Evidence:
     return Evidence(tee=identify(inner), data=inner, wrapped=f"CMW {wrapper.type}")
 
 
-_PROVIDERS: Final = {"sev_guest": "snp", "tdx_guest": "tdx", "arm_cca_guest": "cca"}
-
-
 def _from_tsm(fields: dict[Any, Any]) -> Evidence:
     """What configfs-tsm gives: outblob, the provider, and for SNP the host's certificates."""
+    from broch.tee.tsm import PROVIDERS
+
     what = "configfs-tsm bundle"
     if not fields.keys() <= {"outblob", "provider", "auxblob", "manifestblob"}:
         raise DecodeError(0, "unknown members", what=what)
     provider, report = fields["provider"], fields["outblob"]
-    if not isinstance(provider, str) or provider.strip() not in _PROVIDERS:
+    if not isinstance(provider, str) or provider.strip() not in PROVIDERS:
         raise DecodeError(0, f"provider {provider!r:.40} is not known", what=what)
     if not isinstance(report, bytes):
         raise DecodeError(0, "outblob is no byte string", what=what)
-    tee = _PROVIDERS[provider.strip()]
+    tee = PROVIDERS[provider.strip()]
     items: dict[str, bytes] = {}
     extra = fields.get("auxblob")
     if tee == "snp" and extra:

@@ -1,6 +1,7 @@
 """``broch inspect``, ``broch verify``, ``broch serve verifier``: the commands and their options.
 
-Those of ``broch endorsements`` are in :mod:`broch.cli.endorsements`.
+Those of ``broch endorsements`` are in :mod:`broch.cli.endorsements`, those of ``broch evidence`` in
+:mod:`broch.cli.evidence`.
 """
 
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from broch.cli.endorsements import app as endorsements_app
+from broch.cli.evidence import app as evidence_app
 from broch.cli.options import Json
 
 serve = typer.Typer(help="Serve over HTTP.", rich_markup_mode=None)
@@ -41,6 +43,7 @@ Anchor = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to ``broch``."""
+    app.add_typer(evidence_app, name="evidence")
     app.command()(inspect)
     app.command()(verify)
     app.add_typer(serve, name="serve")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from broch.attest.formats import Evidence
     from broch.attest.result import Result
 
-_NONCE: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
+_HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
 
 
 def verify(
@@ -41,7 +41,7 @@ def verify(
 
     accepted = policy_file.load(policy)
     when = read_time(at)
-    challenge = read_nonce(nonce)
+    challenge = read_hex(nonce, "--nonce")
     evidence = read_evidence(file)
     roots = read_anchors(anchors)
     folder = source(endorsements)
@@ -100,16 +100,16 @@ def read_time(text: str | None) -> datetime:
     return when
 
 
-def read_nonce(text: str | None) -> bytes | None:
-    """A nonce in hex.
+def read_hex(text: str | None, option: str) -> bytes | None:
+    """What an option gives in hex: a nonce, say.
 
     Raises:
         UsageError: not that.
     """
     if text is None:
         return None
-    if not _NONCE.fullmatch(text):
-        raise UsageError("--nonce is not hexadecimal digits")
+    if not _HEX.fullmatch(text):
+        raise UsageError(f"{option} is not hexadecimal digits")
     return bytes.fromhex(text)
 
 
