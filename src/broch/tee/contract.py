@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
@@ -109,21 +110,26 @@ class Claims:
         # Claims travel between processes by the thousand; the way of dataclasses takes twice as
         # long, since it asks for the fields anew each time.
         kind = type(self)
-        return _rebuild, (kind, tuple([getattr(self, name) for name in _fields_of(kind)]))
+        _, values_of = _fields_of(kind)
+        return _rebuild, (kind, values_of(self))
 
 
-_fields: Final[dict[type[Claims], tuple[str, ...]]] = {}
+_Fields = tuple[tuple[str, ...], "attrgetter[tuple[object, ...]]"]
+_fields: Final[dict[type[Claims], _Fields]] = {}
 
 
-def _fields_of(kind: type[Claims]) -> tuple[str, ...]:
+def _fields_of(kind: type[Claims]) -> _Fields:
+    """Names, and what takes their values out of claims at once."""
     if kind not in _fields:
-        _fields[kind] = tuple(item.name for item in fields(kind))
+        names = tuple(item.name for item in fields(kind))
+        _fields[kind] = names, attrgetter(*names)
     return _fields[kind]
 
 
 def _rebuild(kind: type[Claims], values: tuple[object, ...]) -> Claims:
     claims, put = object.__new__(kind), object.__setattr__
-    for name, value in zip(_fields_of(kind), values, strict=True):
+    names, _ = _fields_of(kind)
+    for name, value in zip(names, values, strict=True):
         put(claims, name, value)
     return claims
 

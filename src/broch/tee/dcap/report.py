@@ -18,6 +18,7 @@ Integers are little-endian; reserved bytes are zero.
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, Self
 
 from broch.errors import DecodeError
@@ -74,7 +75,7 @@ class ReportBody:
 
     def to_bytes(self) -> bytes:
         """Encode; the inverse of :meth:`from_bytes`."""
-        return _BODY.pack(*(getattr(self, name) for name in self.__slots__))
+        return _BODY.pack(*_values_of(self))
 
     def __reduce__(self) -> tuple[Callable[[bytes], "ReportBody"], tuple[bytes]]:
         # Reports travel between processes by the thousand, and this form is small and fast.
@@ -84,3 +85,6 @@ class ReportBody:
     def debug(self) -> bool:
         """Whether the enclave's memory can be read by a debugger."""
         return bool(self.flags & DEBUG)
+
+
+_values_of: Final = attrgetter(*ReportBody.__slots__)
