@@ -63,7 +63,7 @@ def up(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Build, load, attest and connect an application, run it, and say what happened."""
+    """Build, attest, connect and run an application. Says what happened."""
     from broch.cli.up import up as run
 
     return run(path, detach=detach, seconds=seconds, report=report, as_json=json)
@@ -71,7 +71,7 @@ def up(
 
 @app.command()
 def status(name: AppArgument = None, json: Json = False) -> int:
-    """Show nodes, modules with their verdicts, and connections of a running application."""
+    """Show a running application: nodes, modules, connections."""
     from broch.cli import running
 
     return running.status(name, as_json=json)
@@ -102,7 +102,7 @@ def emit(
     name: AppOption = None,
     json: Json = False,
 ) -> int:
-    """Send an event over the operator's own connection, where the descriptor has one."""
+    """Send an event over a connection of the operator's own."""
     from broch.cli import running
 
     return running.emit(target, value, name, as_json=json)
@@ -116,7 +116,7 @@ def events(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Show what happened: prints, faults, restarts, refusals, events to the operator."""
+    """Show what happened: prints, events, faults, refusals."""
     from broch.cli import running
 
     return running.events(name, follow=follow, as_json=json)
@@ -128,7 +128,7 @@ def update(
     name: AppOption = None,
     json: Json = False,
 ) -> int:
-    """Replace a running module by what its source says now; the others go on running."""
+    """Replace a running module by what its source says now. The others go on."""
     from broch.cli import running
 
     return running.update(module, name, as_json=json)
@@ -144,7 +144,7 @@ def down(name: AppArgument = None, json: Json = False) -> int:
 
 @app.command()
 def doctor(json: Json = False) -> int:
-    """Say what this machine has of what Broch needs, and what it means where it lacks something."""
+    """Say what this machine has of what Broch needs."""
     from broch.cli import doctor as doctor_
 
     return doctor_.doctor(as_json=json)
@@ -286,7 +286,7 @@ def image_build(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Build a module's image as `up` would, sign it, and print its measurement."""
+    """Build and sign a module's image as `up` would. Prints its measurement."""
     from broch.cli import compiling
 
     options = compiling.Options(

@@ -8,7 +8,7 @@ import typer
 from broch.cli.options import Json
 
 app = typer.Typer(
-    help="Fetch, carry and look at what manufacturers publish about their hardware.",
+    help="Fetch, carry and show what makers publish of their hardware.",
     rich_markup_mode=None,
 )
 
@@ -106,7 +106,7 @@ def export(
     store: Store = None,
     json: Json = False,
 ) -> int:
-    """Put what the store holds into one file, to be carried where no service is."""
+    """Put what the store holds into one file. It can go where no service is."""
     from broch.cli import endorsing
 
     return endorsing.export(out, wanted=wanted or [], store=store, as_json=json)
@@ -119,7 +119,7 @@ def import_(
     anchor: Anchors = None,
     json: Json = False,
 ) -> int:
-    """Take a bundle into the store, after checking every signature in it."""
+    """Take a bundle into the store. Every signature in it is checked before."""
     from broch.cli import endorsing
 
     return endorsing.import_(file, store=store, anchors=anchor or [], as_json=json)
@@ -144,7 +144,7 @@ def show(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Show what the store holds, how long it holds, and where it came from."""
+    """Show what the store holds, how long, and where it came from."""
     from broch.cli import endorsing
 
     return endorsing.show(file, store=store, at=at, as_json=json)

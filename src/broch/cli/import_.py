@@ -39,7 +39,7 @@ def reactive(
     ] = "sgx",
     json: Json = False,
 ) -> int:
-    """Write an app.toml with the same nodes, modules and connections, and sources to fill in."""
+    """Import an application of Authentic Execution. Its sources are to be filled in."""
     from broch.cli.import_reactive import import_reactive
 
     return import_reactive(path, out=out, name=name, native=native, as_json=json)

@@ -8,7 +8,7 @@ import typer
 from broch.cli.options import Json
 
 app = typer.Typer(
-    help="Convert, compose, measure, inspect and sign SGX enclaves (SGXS streams).",
+    help="Convert, measure, inspect and sign SGX enclaves (SGXS).",
     rich_markup_mode=None,
 )
 
@@ -51,7 +51,7 @@ def convert(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Convert an ELF file into an SGXS stream, as ftxsgx-elf2sgxs does."""
+    """Convert an ELF file into an SGXS stream, like ftxsgx-elf2sgxs."""
     from broch.cli import sgx_tools
 
     return sgx_tools.convert(
@@ -83,7 +83,7 @@ def append(
         ),
     ],
 ) -> int:
-    """Append files to an unsized stream and give it its size, as sgxs-append does."""
+    """Append files to an unsized stream. It then has a size, as of sgxs-append."""
     from broch.cli import sgx_tools
 
     return sgx_tools.append(arguments)
@@ -149,7 +149,7 @@ def measure(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Print MRENCLAVE; of a .so, compare it with the signature inside."""
+    """Print MRENCLAVE. Of a .so, it is compared with the signature inside."""
     from broch.cli import sgx_tools
 
     return sgx_tools.measure(file, output, as_json=json)
@@ -240,7 +240,7 @@ def sign(
     ] = "0",
     json: Json = False,
 ) -> int:
-    """Sign an enclave, as sgxs-sign does; in two steps if the key is elsewhere."""
+    """Sign an enclave, like sgxs-sign. In two steps if the key is elsewhere."""
     from broch.cli import sgx_sign
 
     return sgx_sign.sign(
