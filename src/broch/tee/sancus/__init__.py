@@ -11,7 +11,6 @@ can be sealed, and nothing is remembered over a reset.
 
 from collections.abc import Mapping
 from datetime import datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn
 
 from broch.errors import DecodeError, UsageError
@@ -127,15 +126,9 @@ class Sancus:
     def _read(self, packed: Packed) -> "ModuleFile":
         if packed.tee != self.name:
             raise DecodeError(0, f"packed for {packed.tee}, not for {self.name}")
-        return _read(packed.data)
+        from broch.tee.sancus.module_file import read_module
 
-
-@lru_cache(maxsize=16)
-def _read(data: bytes) -> "ModuleFile":
-    """A module's file, which is asked for again and again."""
-    from broch.tee.sancus.module_file import read_module
-
-    return read_module(data)
+        return read_module(packed.data)
 
 
 TEE = Sancus()

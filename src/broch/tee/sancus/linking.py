@@ -17,7 +17,7 @@ from broch.cpu.msp430 import read_elf
 from broch.errors import InternalError
 from broch.tee.sancus.keys import identity
 from broch.tee.sancus.layout import Layout
-from broch.tee.sancus.module_file import TAG_SIZE, parts
+from broch.tee.sancus.module_file import TAG_SIZE, parts_of
 
 MIN_STACK: Final = 384  # bytes: STACK_RESERVE and as much for the author
 TEXT_FULL: Final = "the text does not fit its place"
@@ -133,12 +133,12 @@ def first_values(data: bytes) -> bytes:
 
 def put_identities(data: bytes, drivers: Sequence[Driver]) -> bytes:
     """The program with the identity of each driver where the module's text has room for it."""
-    symbols = read_elf(data).symbols
-    found = parts(data)
+    program = read_elf(data)
+    found = parts_of(program)
     patched = bytearray(data)
     for driver in drivers:
         part = found[driver.name]
-        at = _file_offset(data, symbols[f"__sm_{driver.name}_tag"])
+        at = _file_offset(data, program.symbols[f"__sm_{driver.name}_tag"])
         patched[at : at + TAG_SIZE] = identity(part.text, part.layout)
     return bytes(patched)
 

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations
 from typing import Final
 
@@ -84,10 +85,11 @@ def parts(data: bytes) -> dict[str, Part]:
         ElfError: not a program for an MSP430, or a part whose place is not to be found.
         EmptySectionError: there is none, or one without text.
     """
-    return _parts(read_elf(data))
+    return parts_of(read_elf(data))
 
 
-def _parts(program: Program) -> dict[str, Part]:
+def parts_of(program: Program) -> dict[str, Part]:
+    """:func:`parts` of a program that was read already; raises the same."""
     found = {}
     for symbol in sorted(program.symbols):
         if match := _START.fullmatch(symbol):
@@ -131,6 +133,7 @@ def _content(program: Program, addresses: range, name: str) -> bytes:
     return bytes(content)
 
 
+@lru_cache(maxsize=16)  # it is asked for again and again
 def read_module(data: bytes) -> ModuleFile:
     """Read one module.
 
@@ -143,7 +146,7 @@ def read_module(data: bytes) -> ModuleFile:
         DecodeError: its port table is wrong.
     """
     program = read_elf(data)
-    found = _parts(program)
+    found = parts_of(program)
     modules = [part for part in found.values() if not part.owns_peripherals]
     drivers = tuple(part for part in found.values() if part.owns_peripherals)
     if len(modules) != 1:
