@@ -21,10 +21,11 @@ once, by ``spawn``, so a script that uses this needs the usual ``if __name__ == 
 import gc
 import os
 import pickle
+import signal
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import accumulate, pairwise
@@ -143,7 +144,7 @@ class BatchVerifier:
         self.close()
 
     def close(self) -> None:
-        """Stop the processes. May be called again."""
+        """Stop the processes; what is verified after that, this one verifies alone."""
         for process, connection in self._others:
             connection.close()  # which ends the loop of the process
             process.join()
@@ -158,7 +159,7 @@ class BatchVerifier:
 
         Raises:
             UsageError: ``at`` has no time zone.
-            InternalError: a process died.
+            InternalError: a process died. After this or any other error, see :meth:`close`.
         """
         if at.tzinfo is None:
             raise UsageError("the time of verification has no time zone")
@@ -184,9 +185,12 @@ class BatchVerifier:
                 _collect(busy, found, timeout=0)
             while busy:
                 _collect(busy, found, timeout=None)
-        except (EOFError, OSError) as exc:
+        except BaseException as exc:
+            # What the others still find is about this evidence, and must not meet the next.
             self.close()
-            raise InternalError(f"a process that verifies died: {exc!r}") from exc
+            if isinstance(exc, EOFError | OSError):
+                raise InternalError(f"a process that verifies died: {exc!r}") from exc
+            raise
 
     def _write(self, evidence: Sequence[bytes]) -> SharedMemory:
         """Where each piece begins (8 bytes each, and the end of the last), then all of them."""
@@ -280,21 +284,20 @@ def _serve(
 ) -> None:
     """Another process: work on batches until the caller hangs up."""
     gc.disable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the caller decides
     memory: SharedMemory | None = None
-    while True:
-        try:
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # he has hung up
+        while True:
             name, count, sharers, at = connection.recv()
-        except EOFError:
-            break
-        if memory is None or memory.name != name:
-            if memory is not None:
-                memory.close()
-            memory = SharedMemory(name=name)
-        for start, stop in _chunks(counter, count, sharers):
-            outcomes = _verify(verifier, endorsements, _read(memory, start, stop), at)
-            packed = pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL)
-            connection.send_bytes(_PLACE.pack(start) + packed)
-        connection.send_bytes(b"")  # nothing is left
-        gc.collect()  # what foreign code has left
+            if memory is None or memory.name != name:
+                if memory is not None:
+                    memory.close()
+                memory = SharedMemory(name=name)
+            for start, stop in _chunks(counter, count, sharers):
+                outcomes = _verify(verifier, endorsements, _read(memory, start, stop), at)
+                packed = pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL)
+                connection.send_bytes(_PLACE.pack(start) + packed)
+            connection.send_bytes(b"")  # nothing is left
+            gc.collect()  # what foreign code has left
     if memory is not None:
         memory.close()

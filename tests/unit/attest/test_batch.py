@@ -4,7 +4,8 @@ import gc
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import pytest
 from tests.unit.tee.sgx.attester import Attester
@@ -14,7 +15,7 @@ from tests.unit.tee.tdx.attester import Attester as TdxAttester
 
 from broch.attest.batch import SMALLEST, BatchVerifier, Outcome, Refused
 from broch.errors import DecodeError, InternalError, UsageError
-from broch.tee.contract import Claims
+from broch.tee.contract import Claims, Endorsements
 from broch.tee.sgx import TEE
 from broch.tee.tdx import VERIFIER
 
@@ -130,6 +131,34 @@ def test_wrong_calls() -> None:
         pytest.raises(UsageError, match="time zone"),
     ):
         batch.verify(QUOTES, at=NOW.replace(tzinfo=None))
+
+
+@dataclass
+class Interrupted:
+    """A verifier during whose work in one process, and at one piece, the user presses Ctrl-C."""
+
+    process: int
+    evidence: bytes
+    name: str = TEE.name
+    title: str = TEE.title
+    report_data_size: int = TEE.report_data_size
+
+    def verify(self, evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Claims:
+        if evidence == self.evidence and os.getpid() == self.process:
+            raise KeyboardInterrupt
+        return TEE.verify(evidence, endorsements, at=at)
+
+
+def test_what_was_interrupted_is_not_taken_for_what_comes_next() -> None:
+    first = [QUOTES[0]] * COUNT
+    with BatchVerifier(Interrupted(os.getpid(), QUOTES[0]), ENDORSEMENTS, processes=2) as batch:
+        batch.verify(QUOTES[1:], at=NOW)
+        while True:  # until this process, not the other, was the first to take a chunk
+            try:
+                batch.verify(first, at=NOW)
+            except KeyboardInterrupt:
+                break
+        assert numbers(batch.verify(QUOTES[1:], at=NOW)) == list(range(1, COUNT))
 
 
 def test_a_process_that_dies_is_an_error_and_no_lost_evidence() -> None:
