@@ -4,13 +4,13 @@ The names are those that each ``tee/*/verify.py`` documents. A name that no veri
 refused with the nearest one that is read: a file that is silently not used is a check not made.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
 from broch.errors import DecodeError, UsageError
+from broch.wire.toml_places import near
 from broch.wire.x509 import to_der
 
 MAX_ITEM: Final = 1024 * 1024  # bytes; AMD's and Intel's largest have less than 64 KiB
@@ -88,9 +88,7 @@ def form(tee: str, name: str, place: str) -> Form:
         return Form.BYTES
     found = known.get(name)
     if found is None:
-        near = difflib.get_close_matches(name, known, 1, 0.6)
-        names = ", ".join(known) or "none"
-        hint = f"did you mean {near[0]!r}?" if near else f"{tee} reads: {names}"
+        hint = near(name, known) or f"{tee} reads none"
         raise UsageError(f"{tee} reads no endorsement named {name!r:.80}", place=place, hint=hint)
     return found
 
