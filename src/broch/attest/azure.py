@@ -132,7 +132,7 @@ def examine_vtpm(
     bound = hashlib.sha256(hcl.runtime_data).digest()
     bindings = (_as_binding(item) for item in check(claims, policy, at=at, nonce=bound))
     yield Part(tee=claims.tee, claims=claims, checks=(*performed(claims), *bindings))
-    with Steps() as steps:
+    with Steps(at) as steps:
         steps.current = _BOUND.rule
         key = hcl.bound_key(claims.report_data)
     endorsed = Endorsements(anchors=(), items={ATTESTATION_KEY: key})

@@ -17,6 +17,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+from broch.errors import UndecidedError
 from broch.image import Image
 from broch.tee.cache import VerificationCache
 
@@ -89,6 +90,17 @@ class Endorsements:
     anchors: tuple[bytes, ...]  # DER certificates that the caller trusts as roots
     items: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # Sancus: a key
     cache: VerificationCache = field(default_factory=VerificationCache, compare=False, repr=False)
+
+    def item(self, name: str, hint: str) -> bytes:
+        """An item that a verifier cannot do without; ``hint`` says where it comes from.
+
+        Raises:
+            UndecidedError: it is missing.
+        """
+        value = self.items.get(name)
+        if value is None:
+            raise UndecidedError(f"the endorsements lack {name}", hint=hint)
+        return bytes(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 A verifier goes through numbered steps in order and raises at the first that fails::
 
-    with Steps() as steps:
+    with Steps(at) as steps:
         steps.current = "format"
         report = Report.from_bytes(evidence)
         steps.current = "signature"
@@ -21,18 +21,25 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from broch.errors import BrochError
+from broch.errors import BrochError, UsageError
 
 if TYPE_CHECKING:
     from broch.wire.x509 import Window
 
 
 class Steps:
-    """One verification's."""
+    """One verification's, and the time that it is about.
 
-    __slots__ = ("current", "skipped")
+    Raises:
+        UsageError: the time has no time zone.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("at", "current", "skipped")
+
+    def __init__(self, at: datetime) -> None:
+        if at.tzinfo is None:
+            raise UsageError("the time of verification has no time zone")
+        self.at = at
         self.current = ""
         self.skipped: dict[str, str] = {}  # step -> why it is not made
 
@@ -49,22 +56,22 @@ class Steps:
             error.step = self.current
             error.skipped = self.skipped
 
-    def check_now(self, at: datetime, *windows: "Window") -> "list[tuple[str, Window]]":
-        """What this step looks at is valid ``at``; returned for :meth:`check_again`.
+    def check_times(self, *windows: "Window") -> "list[tuple[str, Window]]":
+        """What this step looks at is valid now; returned for :meth:`check_again`.
 
         Raises:
             UntrustedError: something is not; the message names it.
         """
         for window in windows:
-            window.check(at)
+            window.check(self.at)
         return [(self.current, window) for window in windows]
 
-    def check_again(self, at: datetime, windows: "Iterable[tuple[str, Window]]") -> None:
-        """What steps looked at that need not be gone through again is valid ``at``.
+    def check_again(self, windows: "Iterable[tuple[str, Window]]") -> None:
+        """What steps looked at that need not be gone through again is valid now.
 
         Raises:
             UntrustedError: something is not; the message names it.
         """
         for step, window in windows:
             self.current = step
-            window.check(at)
+            window.check(self.at)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broch.errors import BrochError, UndecidedError, UntrustedError
+from broch.errors import BrochError, UndecidedError, UntrustedError, UsageError
 from broch.tee.steps import Steps
 from broch.wire.x509 import Window
 
@@ -26,37 +26,42 @@ def test_an_error_says_where_and_what_was_left_out() -> None:
     error = UndecidedError("missing")
     assert (error.step, error.skipped) == (None, {})
     with pytest.raises(UndecidedError):
-        failing(Steps(), error)
+        failing(Steps(NOW), error)
     assert (error.step, error.skipped) == ("second", {"first": "not needed"})
     assert BrochError("another").skipped == {}
 
 
 def test_the_innermost_step_counts() -> None:
     error = UntrustedError("wrong")
-    outer = Steps()
+    outer = Steps(NOW)
     outer.current = "outer"
     with pytest.raises(UntrustedError), outer:
-        failing(Steps(), error)
+        failing(Steps(NOW), error)
     assert error.step == "second"
 
 
 def test_errors_of_others_and_before_the_first_step_are_left_alone() -> None:
     with pytest.raises(ValueError, match="theirs"):
-        failing(Steps(), ValueError("theirs"))
-    with pytest.raises(UntrustedError) as caught, Steps():
+        failing(Steps(NOW), ValueError("theirs"))
+    with pytest.raises(UntrustedError) as caught, Steps(NOW):
         raise UntrustedError("at once")
     assert caught.value.step is None
 
 
+def test_the_time_has_a_zone() -> None:
+    with pytest.raises(UsageError, match="no time zone"):
+        Steps(NOW.replace(tzinfo=None))
+
+
 def test_times_belong_to_the_step_that_looked() -> None:
-    steps = Steps()
+    steps = Steps(NOW)
     steps.current = "chain"
-    found = steps.check_now(NOW, VALID)
+    found = steps.check_times(VALID)
     steps.current = "crl"
     with pytest.raises(UntrustedError, match="the list has expired"):
-        steps.check_now(NOW, OLD)
-    found += steps.check_now(OLD.begin, OLD)
+        steps.check_times(OLD)
+    found += [(steps.current, OLD)]
     steps.current = "later"
     with pytest.raises(UntrustedError, match="the list has expired"), steps:
-        steps.check_again(NOW, found)
+        steps.check_again(found)
     assert steps.current == "crl"

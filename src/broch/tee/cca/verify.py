@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from broch.errors import UndecidedError, UntrustedError, UsageError
+from broch.errors import UntrustedError
 from broch.tee.cca.token import HASHES, Collection, Platform, Realm
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.steps import Steps
@@ -26,6 +26,7 @@ from broch.wire import arm_claims, cose
 IMPLEMENTATION_ID: Final = "implementation_id"
 INSTANCE_ID: Final = "instance_id"
 PLATFORM_KEY: Final = "platform_key"
+_ENROL: Final = "enrol the platform"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +45,13 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> CcaC
         UntrustedError: a signature, the binding, the device or the lifecycle do not hold.
         UndecidedError: an endorsement is missing.
     """
-    if at.tzinfo is None:
-        raise UsageError("the time of verification has no time zone")
-    with Steps() as steps:
+    with Steps(at) as steps:
         # (1) Parse both envelopes strictly.
         steps.current = "format"
         collection = Collection.from_bytes(evidence)
         # (2) The platform's signature, by the enrolled key and its algorithm.
         steps.current = "signature"
-        key, alg = arm_claims.enrolled_key(_item(endorsements, PLATFORM_KEY), PLATFORM_KEY)
+        key, alg = arm_claims.enrolled_key(endorsements.item(PLATFORM_KEY, _ENROL), PLATFORM_KEY)
         cose.verify1(collection.platform, key, alg, "CCA platform token")
         # (3) The platform's claims: enrolled kind and instance, in a state in which it can attest.
         steps.current = "device"
@@ -61,7 +60,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> CcaC
             (IMPLEMENTATION_ID, platform.implementation_id),
             (INSTANCE_ID, platform.instance_id),
         ):
-            if not hmac.compare_digest(found, _item(endorsements, name)):
+            if not hmac.compare_digest(found, endorsements.item(name, _ENROL)):
                 raise UntrustedError(f"the token's {name} is not the enrolled one")
         if not platform.lifecycle.attestable:
             raise UntrustedError(f"a platform in the state {platform.lifecycle.name} cannot attest")
@@ -99,10 +98,3 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> CcaC
         realm=realm,
         platform=platform,
     )
-
-
-def _item(endorsements: Endorsements, name: str) -> bytes:
-    value = endorsements.items.get(name)
-    if value is None:
-        raise UndecidedError(f"the endorsements lack {name}", hint="enrol the platform")
-    return bytes(value)

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from broch.crypto.ecdsa import VerifyingKey
-from broch.errors import UndecidedError, UntrustedError, UsageError
+from broch.errors import UndecidedError, UntrustedError
 from broch.tee import roots
 from broch.tee.cache import VerificationCache
 from broch.tee.contract import Endorsements
@@ -82,29 +82,24 @@ class Trusted:
     end: datetime
     details: Mapping[str, str] = field(repr=False)  # of claims: what is the platform's
 
-    def check_time(self, at: datetime, steps: Steps) -> None:
-        """Every certificate, list and document is valid ``at``.
+    def check_time(self, steps: Steps) -> None:
+        """Every certificate, list and document is valid now.
 
         Raises:
             UntrustedError: one is not; the message names it.
         """
-        if not self.begin <= at < self.end:
-            steps.check_again(at, self.windows)
+        if not self.begin <= steps.at < self.end:
+            steps.check_again(self.windows)
 
 
-def establish(
-    chain: bytes, kind: Kind, endorsements: Endorsements, at: datetime, steps: Steps
-) -> Trusted:
+def establish(chain: bytes, kind: Kind, endorsements: Endorsements, steps: Steps) -> Trusted:
     """Trust in the platform whose PCK chain (PEM: leaf, CA, root) is ``chain``.
 
     Raises:
         DecodeError: a certificate, list or document cannot be read.
         UntrustedError: unknown root, wrong role, bad signature, revoked, not valid at this time.
         UndecidedError: no anchor, or collateral is missing.
-        UsageError: ``at`` has no time zone.
     """
-    if at.tzinfo is None:
-        raise UsageError("the time of verification has no time zone")
     steps.current = "chain"
     if not endorsements.anchors:
         raise UndecidedError(
@@ -116,9 +111,9 @@ def establish(
     cache = endorsements.cache
     trusted = cache.get(
         ("dcap platform", chain, kind, collateral, anchors),
-        lambda: _platform(chain, kind, collateral, endorsements, at, steps),
+        lambda: _platform(chain, kind, collateral, endorsements, steps),
     )
-    trusted.check_time(at, steps)
+    trusted.check_time(steps)
     return trusted
 
 
@@ -149,7 +144,6 @@ def _platform(
     kind: Kind,
     collateral: Collateral,
     endorsements: Endorsements,
-    at: datetime,
     steps: Steps,
 ) -> Trusted:
     """Steps 2 to 5. Of the time depends only where this fails, and nothing of what it returns."""
@@ -164,7 +158,7 @@ def _platform(
     if signers.root.der != root.der:
         raise UntrustedError(f"the collateral is under another root, {signers.root.name!r}")
     certificates = (root, intermediate, leaf, signers.tcb_info, signers.qe_identity)
-    windows = steps.check_now(at, *(cert.window for cert in certificates))
+    windows = steps.check_times(*(cert.window for cert in certificates))
     # (3) Revocation: both lists are there, are the issuers' own and do not list a certificate.
     steps.current = "crl"
     root_crl = _list(collateral.root_ca_crl, root, "root_ca_crl", cache)
@@ -172,14 +166,14 @@ def _platform(
     for cert in (intermediate, signers.tcb_info, signers.qe_identity):
         check_not_revoked(cert, root_crl)
     check_not_revoked(leaf, pck_crl)
-    windows += steps.check_now(at, root_crl.window, pck_crl.window)
+    windows += steps.check_times(root_crl.window, pck_crl.window)
     # (4) TCB info: signed as raw bytes, about this kind of TEE and this platform.
     steps.current = "tcb_info"
     signed = (signers.tcb_info, collateral.tcb_info_signature, collateral.tcb_info)
     tcb_info = cache.get(("dcap TCB info", signed[0].der, *signed[1:]), lambda: _tcb_info(*signed))
     _check_described(tcb_info, kind, pck)
-    windows += steps.check_now(
-        at, Window(what="tcb_info", begin=tcb_info.issue_date, end=tcb_info.next_update)
+    windows += steps.check_times(
+        Window(what="tcb_info", begin=tcb_info.issue_date, end=tcb_info.next_update)
     )
     # (5) QE identity: likewise.
     steps.current = "qe_identity"
@@ -189,8 +183,8 @@ def _platform(
     )
     if qe_identity.id != kind.qe_identity:
         raise UntrustedError(f"qe_identity is of {qe_identity.id!r}, not of {kind.qe_identity!r}")
-    windows += steps.check_now(
-        at, Window(what="qe_identity", begin=qe_identity.issue_date, end=qe_identity.next_update)
+    windows += steps.check_times(
+        Window(what="qe_identity", begin=qe_identity.issue_date, end=qe_identity.next_update)
     )
     return Trusted(
         root_name=root.name,

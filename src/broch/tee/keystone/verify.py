@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from broch.crypto import ed25519_sha3
-from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
+from broch.errors import DecodeError, UndecidedError, UntrustedError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.keystone.keys import TEST_DEVICE_KEY
 from broch.tee.keystone.measurement import HASH_SIZE
@@ -34,9 +34,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Clai
         UndecidedError: an endorsement is missing.
         UntrustedError: a signature or an endorsement does not hold.
     """
-    if at.tzinfo is None:
-        raise UsageError("the time to verify at has no time zone")
-    with Steps() as steps:
+    with Steps(at) as steps:
         # (1) Decode; data_len is bounded here.
         steps.current = "format"
         report = Report.decode(evidence)

@@ -15,7 +15,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-from broch.errors import UndecidedError, UntrustedError, UsageError
+from broch.errors import UndecidedError, UntrustedError
 from broch.tee import roots
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.nitro.document import Document
@@ -64,9 +64,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Nitr
         UntrustedError: a certificate or the signature does not hold.
         UndecidedError: there is no anchor.
     """
-    if at.tzinfo is None:
-        raise UsageError("the time of verification has no time zone")
-    with Steps() as steps:
+    with Steps(at) as steps:
         # (1) Parse strictly, within the limits of every field.
         steps.current = "format"
         document = Document.from_bytes(evidence)
@@ -80,8 +78,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Nitr
         ends = (document.certificate, document.cabundle, tuple(endorsements.anchors))
         trusted = endorsements.cache.get(("nitro chain", *ends), lambda: _chain(*ends))
         # (3) Every certificate is valid now; the time in the document decides nothing.
-        for window in trusted.windows:
-            window.check(at)
+        steps.check_times(*trusted.windows)
         # (4) The signature of the leaf: ES384, whatever the header says. Now claims are believed.
         steps.current = "signature"
         cose.verify1(document.message, trusted.key, cose.Alg.ES384, "Nitro document")

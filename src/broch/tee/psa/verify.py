@@ -19,7 +19,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
+from broch.errors import DecodeError, UntrustedError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.psa.token import MAX_SIZE, Token
 from broch.tee.steps import Steps
@@ -30,6 +30,7 @@ IMPLEMENTATION_ID: Final = "implementation_id"
 INSTANCE_ID: Final = "instance_id"
 ATTESTATION_KEY: Final = "attestation_key"
 MAC_KEY: Final = "mac_key"
+_ENROL: Final = "enrol the device"
 _W: Final = "PSA token"
 _MAC0_HEAD: Final = 0xC0 | MAC0_TAG
 
@@ -54,9 +55,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> PsaC
         UntrustedError: signature, device or lifecycle do not hold.
         UndecidedError: an endorsement is missing.
     """
-    if at.tzinfo is None:
-        raise UsageError("the time of verification has no time zone")
-    with Steps() as steps:
+    with Steps(at) as steps:
         # (1) Parse the envelope strictly; which one it is decides only which key is asked for.
         steps.current = "format"
         if len(evidence) > MAX_SIZE:
@@ -72,7 +71,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> PsaC
         token = Token.from_bytes(message.payload)
         # (4) The key is the one of this kind of device, and of this device.
         steps.current = "device"
-        implementation = _item(endorsements, IMPLEMENTATION_ID)
+        implementation = endorsements.item(IMPLEMENTATION_ID, _ENROL)
         if not hmac.compare_digest(token.implementation_id, implementation):
             raise UntrustedError("the token's implementation id is not the enrolled one")
         if not hmac.compare_digest(token.instance_id, instance):
@@ -107,19 +106,12 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> PsaC
     )
 
 
-def _item(endorsements: Endorsements, name: str) -> bytes:
-    value = endorsements.items.get(name)
-    if value is None:
-        raise UndecidedError(f"the endorsements lack {name}", hint="enrol the device")
-    return bytes(value)
-
-
 def _check_key(message: Message, endorsements: Endorsements, *, symmetric: bool) -> bytes:
     """Check the signature; return the instance id that goes with the key."""
     if symmetric:
-        cose.verify_mac0(message, _item(endorsements, MAC_KEY), _W)
-        return _item(endorsements, INSTANCE_ID)
-    key, alg = arm_claims.enrolled_key(_item(endorsements, ATTESTATION_KEY), ATTESTATION_KEY)
+        cose.verify_mac0(message, endorsements.item(MAC_KEY, _ENROL), _W)
+        return endorsements.item(INSTANCE_ID, _ENROL)
+    key, alg = arm_claims.enrolled_key(endorsements.item(ATTESTATION_KEY, _ENROL), ATTESTATION_KEY)
     cose.verify1(message, key, alg, _W)
     enrolled = endorsements.items.get(INSTANCE_ID)
     if enrolled is not None:

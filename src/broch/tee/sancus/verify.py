@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from broch.crypto.spongent import SpongeWrap
-from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
+from broch.errors import DecodeError, UndecidedError, UntrustedError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.sancus.evidence import Evidence
 from broch.tee.sancus.keys import recalled_module_key
@@ -33,9 +33,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Clai
         UndecidedError: the vendor key is missing.
         UntrustedError: the tag is not that of this module on this node.
     """
-    if at.tzinfo is None:
-        raise UsageError("the time to verify at has no time zone")
-    with Steps() as steps:
+    with Steps(at) as steps:
         # (1) Decode.
         steps.current = "format"
         found = Evidence.from_bytes(evidence)

@@ -53,14 +53,14 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SgxC
         UntrustedError: a signature, certificate or endorsement does not hold.
         UndecidedError: an endorsement is missing.
     """
-    with Steps() as steps:
+    with Steps(at) as steps:
         # (1) Parse strictly.
         steps.current = "format"
         quote = parse(evidence)
         chain = platform.pck_chain(quote.certification)
         body = ReportBody.from_bytes(quote.body)
         # (2)-(5) Certificates, revocation, TCB info, QE identity.
-        trusted = trust.establish(chain, trust.SGX, endorsements, at, steps)
+        trusted = trust.establish(chain, trust.SGX, endorsements, steps)
         # (6) The quoting enclave.
         steps.current = "qe_report"
         qe_report = platform.check_qe(quote, trusted, cache=endorsements.cache)

@@ -16,13 +16,12 @@ What does not depend on the time is done once per content and kept in the caller
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePublicKey
 
 from broch.crypto.ecdsa import VerifyingKey
-from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
+from broch.errors import DecodeError, UndecidedError, UntrustedError
 from broch.tee import roots
 from broch.tee.contract import Endorsements
 from broch.tee.snp.product import ARKS, Product
@@ -45,6 +44,7 @@ VEK: Final = "vek"
 ASK: Final = "ask"
 CRL: Final = "crl"
 UNSAFE_NO_CRL: Final = "unsafe_no_crl"
+_FETCH: Final = "fetch it from AMD's key distribution service"
 _PSS: Final = Algorithm.RSA_PSS_SHA384
 _INTERMEDIATES: Final = {SigningKey.VCEK: "SEV-{}", SigningKey.VLEK: "SEV-VLEK-{}"}
 
@@ -61,37 +61,26 @@ class Trusted:
     windows: tuple[tuple[str, Window], ...] = field(repr=False)  # each after its step
 
 
-def establish(endorsements: Endorsements, at: datetime, steps: Steps) -> Trusted:
+def establish(endorsements: Endorsements, steps: Steps) -> Trusted:
     """Trust in the key whose certificates are among the endorsements.
 
     Raises:
         DecodeError: a certificate or list cannot be read.
         UntrustedError: unknown root, wrong role, bad signature, revoked, not valid at this time.
         UndecidedError: no anchor, or an item is missing.
-        UsageError: ``at`` has no time zone.
     """
-    if at.tzinfo is None:
-        raise UsageError("the time of verification has no time zone")
     steps.current = "chain"
     if not endorsements.anchors:
         raise UndecidedError(
             "the endorsements name no root to trust",
             hint="name AMD's ARK of the product line as an anchor",
         )
-    items = endorsements.items
-    for name in (VEK, ASK):
-        if name not in items:
-            raise UndecidedError(
-                f"the endorsements lack {name}", hint="fetch it from AMD's key distribution service"
-            )
-    crl = items.get(CRL)
-    if crl is None and UNSAFE_NO_CRL not in items:
-        raise UndecidedError(
-            f"the endorsements lack {CRL}", hint="fetch it from AMD's key distribution service"
-        )
-    ends = (items[VEK], items[ASK], crl, tuple(endorsements.anchors))
-    trusted = endorsements.cache.get(("snp chain", *ends), lambda: _chain(*ends, at, steps))
-    steps.check_again(at, trusted.windows)
+    vek, ask = (endorsements.item(name, _FETCH) for name in (VEK, ASK))
+    no_list = CRL not in endorsements.items and UNSAFE_NO_CRL in endorsements.items
+    crl = None if no_list else endorsements.item(CRL, _FETCH)
+    ends = (vek, ask, crl, tuple(endorsements.anchors))
+    trusted = endorsements.cache.get(("snp chain", *ends), lambda: _chain(*ends, steps))
+    steps.check_again(trusted.windows)
     if crl is None:
         steps.skipped[CRL] = "no list was given"
     return trusted
@@ -102,7 +91,6 @@ def _chain(
     ask_der: bytes,
     crl: bytes | None,
     anchors: tuple[bytes, ...],
-    at: datetime,
     steps: Steps,
 ) -> Trusted:
     """Of the time depends only where this fails, and nothing of what it returns."""
@@ -125,13 +113,13 @@ def _chain(
         cert.key.curve, SECP384R1
     ):
         raise DecodeError(0, "the key is not on P-384", what=VEK)
-    windows = steps.check_now(at, cert.window, ask.window, ark.window)
+    windows = steps.check_times(cert.window, ask.window, ark.window)
     if crl is not None:
         steps.current = "crl"
         listed = read_crl(crl, CRL)
         check_crl(listed, ark, CRL, _PSS)
         check_not_revoked(ask, listed)
-        windows += steps.check_now(at, listed.window)
+        windows += steps.check_times(listed.window)
     return Trusted(
         vek=vek,
         key=VerifyingKey(cert.key),

@@ -48,12 +48,12 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> SnpC
         UntrustedError: a signature, certificate or endorsement does not hold.
         UndecidedError: an endorsement is missing.
     """
-    with Steps() as steps:
+    with Steps(at) as steps:
         # (1) Parse strictly: version, algorithm, reserved bytes and bits (table 23).
         steps.current = "format"
         report = Report.from_bytes(evidence)
         # (2) The chain, each certificate in its role, valid and not revoked (57230, chapter 3).
-        trusted = trust.establish(endorsements, at, steps)
+        trusted = trust.establish(endorsements, steps)
         # (3) The report names the kind of key that the certificate is for (table 23, SIGNING_KEY).
         steps.current = "key_kind"
         vek = trusted.vek

@@ -67,13 +67,13 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TdxC
         UntrustedError: a signature, certificate or endorsement does not hold.
         UndecidedError: an endorsement is missing.
     """
-    with Steps() as steps:
+    with Steps(at) as steps:
         # (1) Parse strictly.
         steps.current = "format"
         quote, report = parse(evidence)
         chain = platform.pck_chain(quote.certification)
         # (2)-(5) Certificates, revocation, TCB info, QE identity.
-        trusted = trust.establish(chain, trust.TDX, endorsements, at, steps)
+        trusted = trust.establish(chain, trust.TDX, endorsements, steps)
         # (6) The quoting enclave.
         steps.current = "qe_report"
         qe_report = platform.check_qe(quote, trusted, cache=endorsements.cache)

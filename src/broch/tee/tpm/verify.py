@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from broch.errors import UntrustedError, UsageError
+from broch.errors import UntrustedError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.steps import Steps
 from broch.tee.tpm import trust
@@ -39,9 +39,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TpmC
         UntrustedError: key, signature or registers do not hold.
         UndecidedError: an endorsement is missing.
     """
-    if at.tzinfo is None:
-        raise UsageError("the time of verification has no time zone")
-    with Steps() as steps:
+    with Steps(at) as steps:
         # (1) Parse strictly.
         steps.current = "format"
         parsed = Evidence.from_bytes(evidence)

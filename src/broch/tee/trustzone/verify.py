@@ -10,7 +10,7 @@ Endorsement items, one of:
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from broch.errors import UndecidedError, UsageError
+from broch.errors import UndecidedError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.steps import Steps
 from broch.tee.trustzone.attestation import Envelope
@@ -30,9 +30,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> Clai
         UndecidedError: an endorsement is missing.
         UntrustedError: a signature or an endorsement does not hold.
     """
-    if at.tzinfo is None:
-        raise UsageError("the time to verify at has no time zone")
-    with Steps() as steps:
+    with Steps(at) as steps:
         # (1) Decode; only HASH_TA_MEMORY with a nonce of 64 bytes gets past here.
         steps.current = "format"
         envelope = Envelope.from_bytes(evidence)
