@@ -55,6 +55,7 @@ class Refused:
     message: str
     place: str | None
     hint: str | None
+    step: str | None  # that did not hold (broch.tee.steps)
 
 
 Outcome = Claims | Refused
@@ -260,6 +261,7 @@ def _verify(
                     message=exc.message,
                     place=exc.place,
                     hint=exc.hint,
+                    step=exc.step,
                 )
             )
     return outcomes

@@ -86,8 +86,16 @@ def test_refusals_are_found_in_their_places(batch: BatchVerifier) -> None:
     for place, evidence in bad.items():
         mixed[place] = evidence
     outcomes = batch.verify(mixed, at=NOW)
-    refused = {place: item.code for place, item in enumerate(outcomes) if isinstance(item, Refused)}
-    assert refused == {0: "malformed", 70: "malformed", 130: "untrusted"}
+    refused = [
+        (place, item.code, item.step)
+        for place, item in enumerate(outcomes)
+        if isinstance(item, Refused)
+    ]
+    assert refused == [
+        (0, "malformed", "format"),
+        (70, "malformed", "chain"),  # whose last byte it is
+        (130, "untrusted", "signature"),
+    ]
     assert len(outcomes) == COUNT
     first = outcomes[0]
     assert isinstance(first, Refused)
