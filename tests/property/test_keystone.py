@@ -7,9 +7,9 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.emulated import IMAGE, Memory
 
 from broch.errors import BrochError, DecodeError, UntrustedError
-from broch.image import Image, Interface
 from broch.tee.contract import DeviceSettings, Endorsements, Packed, PackSettings
 from broch.tee.keystone import TEE
 from broch.tee.keystone.endorsement import check_endorsement
@@ -18,21 +18,6 @@ from broch.tee.keystone.report import Report
 
 NOW: Final = datetime(2026, 3, 1, tzinfo=UTC)
 PADDING: Final = range(72 + 64, 72 + 1024)  # bytes of a report after 64 bytes of data
-
-IMAGE: Final = Image(
-    app="garden",
-    module="valve",
-    files={"main.py": b"pass\n"},
-    main="main.py",
-    interface=Interface(),
-    runtime=bytes(32),
-    deployer=bytes(32),
-)
-
-
-class Memory(dict[str, bytes]):
-    def put(self, name: str, value: bytes) -> None:
-        self[name] = value
 
 
 @cache

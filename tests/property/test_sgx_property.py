@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.emulated import Memory
 
 from broch.errors import BrochError, DecodeError
 from broch.image import Image, Interface
@@ -31,11 +32,6 @@ QUICK: Final = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-
-
-class Memory(dict[str, bytes]):
-    def put(self, name: str, value: bytes) -> None:
-        self[name] = value
 
 
 class Case:

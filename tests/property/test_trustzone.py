@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.emulated import IMAGE, Memory
 
 from broch.errors import BrochError, DecodeError, PolicyError, UntrustedError
-from broch.image import Image, Interface
 from broch.tee.contract import DeviceSettings, Endorsements, Packed, PackSettings
 from broch.tee.trustzone import TEE
 from broch.tee.trustzone.attestation import Envelope
@@ -22,21 +22,6 @@ from broch.tee.trustzone.ta_file import TaFile
 
 NOW: Final = datetime(2026, 3, 1, tzinfo=UTC)
 TSK: Final = bytes(range(32))
-
-IMAGE: Final = Image(
-    app="garden",
-    module="valve",
-    files={"main.py": b"pass\n"},
-    main="main.py",
-    interface=Interface(),
-    runtime=bytes(32),
-    deployer=bytes(32),
-)
-
-
-class Memory(dict[str, bytes]):
-    def put(self, name: str, value: bytes) -> None:
-        self[name] = value
 
 
 @cache

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pytest
+from tests.emulated import IMAGE, Memory
 from tests.pki import NOW
 from tests.unit.attest.support import failures, outcomes
 
@@ -14,7 +15,6 @@ from broch.attest.inspection import taken_apart
 from broch.attest.reference import Reference, reference_type
 from broch.attest.result import Result, Status, examine
 from broch.crypto.spongent import SpongeWrap
-from broch.image import Image, Interface
 from broch.tee import registry
 from broch.tee.contract import DeviceSettings, Endorsements, PackSettings
 from broch.tee.sancus.evidence import Evidence as Answer
@@ -23,22 +23,6 @@ from broch.tee.sancus.layout import Layout
 from broch.tee.sancus.module_file import measure
 
 NONCE: Final = bytes(range(1, 33))
-IMAGE: Final = Image(
-    app="garden",
-    module="valve",
-    files={"main.py": b"x = 1\n"},
-    main="main.py",
-    interface=Interface(),
-    runtime=bytes(32),
-    deployer=bytes(32),
-)
-
-
-class Memory(dict[str, bytes]):
-    """A device's durable memory."""
-
-    def put(self, name: str, value: bytes) -> None:
-        self[name] = value
 
 
 @dataclass(frozen=True, kw_only=True)

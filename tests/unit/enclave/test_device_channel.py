@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 import pytest
+from tests.emulated import Memory
 
 from broch.enclave import packets
 from broch.enclave.device_channel import MAX_PACKET, DeviceChannel, DeviceInfo, DeviceService
@@ -18,11 +19,6 @@ from broch.tee.keystone import TEE
 
 NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 VALVE, PUMP = 0, 1
-
-
-class Memory(dict[str, bytes]):
-    def put(self, name: str, value: bytes) -> None:
-        self[name] = value
 
 
 def image(module: str) -> Image:

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Final
 
 import pytest
+from tests.emulated import IMAGE, Memory
 from tests.pki import NOW
 
 from broch.attest import Policy
@@ -17,29 +18,12 @@ from broch.attest.tls import (
     connect,
     judge_by,
 )
-from broch.image import Image, Interface
 from broch.tee import registry
 from broch.tee.contract import DeviceSettings, Endorsements, PackSettings
 
 from .ends import sockets, start
 
-IMAGE: Final = Image(
-    app="garden",
-    module="valve",
-    files={"main.py": b"x = 1\n"},
-    main="main.py",
-    interface=Interface(),
-    runtime=bytes(32),
-    deployer=bytes(32),
-)
 KINDS: Final = ("sgx", "keystone", "trustzone")
-
-
-class Memory(dict[str, bytes]):
-    """A device's durable memory."""
-
-    def put(self, name: str, value: bytes) -> None:
-        self[name] = value
 
 
 @dataclass(frozen=True, kw_only=True)

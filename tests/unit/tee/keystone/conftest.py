@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import pytest
+from tests.emulated import Memory
 
 from broch.image import Image, Interface
 from broch.tee.contract import DeviceSettings, Identity, PackSettings
@@ -12,13 +13,6 @@ from broch.tee.keystone.device import KeystoneDevice
 
 NOW: Final = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 SECRET: Final = bytes(range(100, 132))
-
-
-class Memory(dict[str, bytes]):
-    """A device's durable memory."""
-
-    def put(self, name: str, value: bytes) -> None:
-        self[name] = value
 
 
 def make_image(code: bytes = b"x = 1\n", module: str = "valve", runtime: int = 0) -> Image:

@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from tests.emulated import Memory
 
 from broch.errors import DecodeError, InternalError, PolicyError, UsageError
 from broch.tee.contract import (
@@ -31,7 +32,7 @@ from broch.tee.keystone.device import (
 from broch.tee.keystone.measurement import Triple
 from broch.tee.keystone.report import Report
 
-from .conftest import NOW, SECRET, Memory, load, make_device, make_image
+from .conftest import NOW, SECRET, load, make_device, make_image
 
 LABEL = SealKeyRequest(label=b"store", binding=SealBinding.CODE)
 

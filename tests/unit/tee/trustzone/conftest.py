@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from tests.emulated import Memory
 
 from broch.image import Image, Interface
 from broch.tee.contract import DeviceSettings, Packed, PackSettings
@@ -14,13 +15,6 @@ from broch.tee.trustzone.device import TrustZoneDevice, TrustZoneIdentity
 
 NOW: Final = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 SECRET: Final = bytes(range(100, 132))
-
-
-class Memory(dict[str, bytes]):
-    """A device's durable memory."""
-
-    def put(self, name: str, value: bytes) -> None:
-        self[name] = value
 
 
 def signing_key(number: int = 0) -> rsa.RSAPrivateKey:
