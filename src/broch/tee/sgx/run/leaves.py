@@ -27,6 +27,8 @@ _REPORTDATA_SIZE: Final = 64
 _ZF: Final = 0x40
 _FLAGS_CLEARED: Final = 0x8D5  # CF, PF, AF, ZF, SF, OF
 _TCS_FLAGS: Final = 0x3  # DBGOPTIN, AEXNOTIFY
+_MASK64: Final = 2**64 - 1
+_USER_END: Final = (1 << 47) - PAGE  # canonical, and what Linux lets a process have
 
 
 class Leaf(IntEnum):
@@ -56,6 +58,10 @@ def check_eenter(enclave: LoadedEnclave, tcs: Tcs) -> None:
     ):
         if offset % PAGE:
             raise SgxFaultError("EENTER", f"{name} 0x{offset:x} of the TCS is not on a page")
+    for name, offset in (("FS", tcs.ofsbase), ("GS", tcs.ogsbase)):
+        address = (enclave.base + offset) & _MASK64
+        if address >= _USER_END:
+            raise SgxFaultError("EENTER", f"{name} base 0x{address:x} is no address of a process")
     if tcs.flags & ~_TCS_FLAGS:
         raise SgxFaultError("EENTER", "reserved FLAGS of the TCS are set")
     if tcs.nssa < 1:

@@ -17,6 +17,9 @@ from broch.tee.sgx.sgxs import PAGE, Page, Sgxs
 from broch.tee.sgx.structures import Secs
 
 LOWEST_BASE: Final = 1 << 44
+# What an image may ask of the system: a thread each, and a mapping each.
+MAX_THREADS: Final = 512
+MAX_REGIONS: Final = 2048
 _TCS: Final = struct.Struct("<8xQQIIQ8xQQ")  # flags, ossa, cssa, nssa, oentry, ofsbase, ogsbase
 
 
@@ -79,7 +82,7 @@ def load(stream: bytes, signature: bytes, device: SgxDevice) -> LoadedEnclave:
 
     Raises:
         DecodeError: not an SGXS stream with a size, or not a SIGSTRUCT.
-        MalformedError: an enclave without a thread.
+        MalformedError: no thread, or more threads or regions than can be run here.
         SgxError: the hardware's refusal.
     """
     parsed = Sgxs.from_bytes(stream)
@@ -90,16 +93,29 @@ def load(stream: bytes, signature: bytes, device: SgxDevice) -> LoadedEnclave:
             "the enclave has no thread (TCS), so nothing in it can run",
             hint="convert it with --threads 1 or more",
         )
+    if len(threads) > MAX_THREADS:
+        raise MalformedError(
+            f"the enclave has {len(threads)} threads (TCS); {MAX_THREADS} can be run",
+            hint="convert it with fewer --threads",
+        )
     base = max(LOWEST_BASE, identity.secs.size)  # aligned to its size, as ECREATE wants it
     memory = Memory(parsed.pages[-1].offset + PAGE, "broch-enclave")
     for page in parsed.pages:
         if page.data is not sgxs.ZEROS and not _is_tcs(page):
             memory.view[page.offset : page.offset + PAGE] = page.data
+    regions = tuple(_regions(parsed.pages, base, memory))
+    if len(regions) > MAX_REGIONS:
+        memory.close()
+        raise MalformedError(
+            f"the rights of the enclave's pages change {len(regions)} times from page to page; "
+            f"{MAX_REGIONS} times can be run",
+            hint="put pages with the same rights side by side",
+        )
     return LoadedEnclave(
         identity=identity,
         base=base,
         memory=memory,
-        regions=tuple(_regions(parsed.pages, base, memory)),
+        regions=regions,
         threads=threads,
     )
 

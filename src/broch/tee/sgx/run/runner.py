@@ -73,7 +73,7 @@ class _Thread:
     fs: int
     gs: int
     debug_buffer: int
-    registers: Registers = field(default_factory=Registers)  # the engine's, once there is one
+    registers: Registers = field(default_factory=Registers)  # the engine's, once it was entered
     state: _State = _State.FREE
     returned: Returned | None = None  # whom the value that it returns is for
     mask: int = 0  # while it waits
@@ -131,8 +131,6 @@ class Runner:
         usercalls.attach(self)
         try:
             self.engine: Final = engine([*enclave.regions, self.memory.region], len(self._threads))
-            for index, thread in enumerate(self._threads):
-                thread.registers = self.engine.registers(index)
         except BaseException:
             self.memory.close()
             raise
@@ -192,6 +190,7 @@ class Runner:
         state = self._threads[thread]
         assert state.state is _State.FREE
         state.returned = returned
+        state.registers = self.engine.registers(thread)
         self._eenter(thread, *parameters)
 
     def free_thread(self) -> int | None:

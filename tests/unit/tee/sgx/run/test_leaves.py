@@ -151,6 +151,8 @@ EENTER = [
     ({"ossa": 8}, "OSSA"),
     ({"ofsbase": 0x10}, "OFSBASE"),
     ({"ogsbase": 0x10}, "OGSBASE"),
+    ({"ofsbase": 1 << 47}, "FS base"),
+    ({"ogsbase": 1 << 63}, "GS base"),
     ({"flags": 4}, "FLAGS"),
     ({"nssa": 0}, "SSA frame"),
     ({"ossa": 0}, "cannot be written"),

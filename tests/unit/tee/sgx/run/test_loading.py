@@ -7,6 +7,7 @@ from broch.errors import DecodeError, MalformedError
 from broch.tee.sgx import convert, layout, sgxs
 from broch.tee.sgx.device import SgxDevice
 from broch.tee.sgx.faults import SgxFaultError, SgxUntrustedError
+from broch.tee.sgx.run import loading
 from broch.tee.sgx.run.loading import load
 from broch.tee.sgx.sgxs import PAGE, Create, Page, Sgxs
 
@@ -71,6 +72,28 @@ def test_without_a_thread_nothing_can_run(device: SgxDevice, key: RSAPrivateKey)
     with pytest.raises(MalformedError, match="no thread") as caught:
         load(stream, sign(stream, key), device)
     assert "--threads" in (caught.value.hint or "")
+
+
+def test_more_threads_than_anyone_needs(
+    device: SgxDevice, key: RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a thread of the system's: an image must not ask for any number."""
+    more = Page(6 * PAGE, sgxs.PT_TCS, sgxs.ALL_MEASURED, layout.tcs(6 * PAGE))
+    stream = _stream([*_pages(), more])
+    load(stream, sign(stream, key), device).close()
+    monkeypatch.setattr(loading, "MAX_THREADS", 1)
+    with pytest.raises(MalformedError, match="2 threads") as caught:
+        load(stream, sign(stream, key), device)
+    assert "--threads" in (caught.value.hint or "")
+
+
+def test_more_changes_of_rights_than_can_be_mapped(
+    device: SgxDevice, key: RSAPrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = _stream(_pages())
+    monkeypatch.setattr(loading, "MAX_REGIONS", 2)
+    with pytest.raises(MalformedError, match="change 3 times"):
+        load(stream, sign(stream, key), device)
 
 
 def test_the_devices_refusals_come_through(device: SgxDevice, key: RSAPrivateKey) -> None:
