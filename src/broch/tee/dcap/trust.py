@@ -70,11 +70,9 @@ class Signers:
 class Trusted:
     """A platform whose certificates hold, and the collateral about it. Can be pickled."""
 
-    root_name: str
     emulated: bool
     pck_key: VerifyingKey = field(repr=False)
     pck: PckExtension
-    pck_ca: str
     tcb_info: TcbInfo
     qe_identity: QeIdentity
     windows: tuple[tuple[str, Window], ...] = field(repr=False)  # each after its step
@@ -187,11 +185,9 @@ def _platform(
         Window(what="qe_identity", begin=qe_identity.issue_date, end=qe_identity.next_update)
     )
     return Trusted(
-        root_name=root.name,
         emulated=is_emulated_root(root),
         pck_key=verifying_key(leaf),
         pck=pck,
-        pck_ca=intermediate.name,
         tcb_info=tcb_info,
         qe_identity=qe_identity,
         windows=tuple(windows),

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from broch.crypto.ecdsa import VerifyingKey
-from broch.tee.dcap import emulated, platform, trust
+from broch.tee.dcap import emulated, platform
 from broch.tee.dcap.ecdsa import derive_key
 from broch.tee.dcap.pckext import PckExtension
 from broch.tee.dcap.tcb import QeIdentity, TcbInfo, TcbLevel, TcbStatus, isv_levels
@@ -33,11 +33,9 @@ def level(
 def trusted(*levels: TcbLevel) -> Trusted:
     dates = {"issue_date": NOW, "next_update": NOW + timedelta(days=30)}
     return Trusted(
-        root_name="Broch Emulated Test Root",
         emulated=True,
         pck_key=VerifyingKey(derive_key(b"platform", "pck").public_key()),
         pck=PCK,
-        pck_ca=trust.ROLES_PCK_CA[0],
         tcb_info=TcbInfo(
             id="TDX",
             fmspc=PCK.fmspc,
