@@ -267,3 +267,31 @@ def test_starting_is_quick_to_import(broch: Broch) -> None:
         broch.command("--version"), capture_output=True, text=True, check=True, timeout=SECONDS
     )
     assert done.stdout.startswith("broch ")
+
+
+@pytest.mark.parametrize(
+    ("streams", "arguments", "code", "error"),
+    [
+        (">/dev/full", ("doctor",), 2, "error: standard output: cannot be written: No space left"),
+        (">/dev/full", ("doctor", "--json"), 2, "error: standard output: cannot be written: No "),
+        (">&-", ("doctor",), 0, ""),
+        ("<&- >&- 2>&-", ("doctor", "--json"), 0, ""),
+        ("<&-", ("inspect", "-"), 3, "error: -: evidence: offset 0x0: is empty"),
+        ("2>/dev/full", ("dctor",), 2, ""),
+    ],
+)
+def test_streams_that_are_full_or_closed(
+    broch: Broch, streams: str, arguments: tuple[str, ...], code: int, error: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" "$@" {streams}', *broch.command(*arguments)],
+        cwd=broch.folder,
+        env=broch.environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(error)
+    assert done.stderr.count("\n") == (1 if error else 0)

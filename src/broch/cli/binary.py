@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from broch.cli import output
 from broch.errors import MalformedError, UsageError
 from broch.wire.files import read_whole
 
@@ -110,9 +111,12 @@ def _write_stdout(pieces: Iterable[bytes]) -> int:
             "standard output is a terminal, and this is binary",
             hint="write to a file with -o FILE, or pipe it on",
         )
-    sys.stdout.flush()
-    size = _put(sys.stdout.buffer, pieces)
-    sys.stdout.buffer.flush()
+    output.flush()
+    size = 0
+    for piece in pieces:
+        with output.standard_output():
+            size += sys.stdout.buffer.write(piece)
+    output.flush()
     return size
 
 

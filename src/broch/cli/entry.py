@@ -33,8 +33,12 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in _own(arguments)
     try:
         code = _invoke(list(arguments), as_json)
-        sys.stdout.flush()
+        output.flush()
         return code
+    except output.StandardOutputError as exc:
+        output.give_up_stdout()
+        output.note_error(exc)
+        return exc.exit_code
     except BrokenPipeError:
         output.give_up_stdout()
         return BROKEN_PIPE
@@ -62,7 +66,7 @@ def _invoke(arguments: list[str], as_json: bool) -> int:
         return result if isinstance(result, int) else 0
     except typer.Abort:  # what it makes of Ctrl-C
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, output.StandardOutputError):
         raise
     except SystemExit as exc:
         if isinstance(exc.__context__, BrokenPipeError):  # the parser has its own idea of those

@@ -9,17 +9,25 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from typing import Final, TextIO
 
-from broch.errors import BrochError
+from broch.errors import BrochError, UsageError
 
 DEFAULT_WIDTH: Final = 100  # columns, where there is no terminal
 
 
+class StandardOutputError(UsageError):
+    """Standard output takes nothing more: its disk is full, say."""
+
+
 def prepare_streams() -> None:
-    """Characters that a stream's encoding lacks are escaped, not fatal."""
+    """Closed streams lead nowhere; characters that an encoding lacks are escaped, not fatal."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (until the end)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -27,7 +35,7 @@ def prepare_streams() -> None:
 
 
 def give_up_stdout() -> None:
-    """Nobody reads any more: end without a word, also when Python flushes at exit."""
+    """Nobody reads any more: Python has nothing to say of that either, when it flushes at exit."""
     try:
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())
@@ -38,20 +46,45 @@ def give_up_stdout() -> None:
 
 def say(text: str = "") -> None:
     """Data for people, to standard output."""
-    print(text)
+    with standard_output():
+        print(text)
+
+
+def flush() -> None:
+    """Have all that was said leave."""
+    with standard_output():
+        sys.stdout.flush()
+
+
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """Around what writes to standard output.
+
+    Raises:
+        StandardOutputError: it cannot be written; :class:`BrokenPipeError` passes as it is.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise StandardOutputError(
+            f"cannot be written: {exc.strerror}", place="standard output"
+        ) from None
 
 
 def note(text: str) -> None:
     """Anything else, to standard error."""
     try:
         print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:
+    except OSError:  # nobody reads it, or its disk is full
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
 
 
 def print_json(data: object) -> None:
     """One JSON value on one line of standard output."""
-    print(json.dumps(data, default=_plain, allow_nan=False), flush=True)
+    with standard_output():
+        print(json.dumps(data, default=_plain, allow_nan=False), flush=True)
 
 
 def _plain(value: object) -> object:

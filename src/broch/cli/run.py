@@ -1,6 +1,5 @@
 """``broch run``: load an enclave, run it, and end as it ends."""
 
-import sys
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -48,7 +47,7 @@ def run(
         output.note(
             f"emulated SGX, {program.engine} engine: keys are software, memory is open to the host"
         )
-        sys.stdout.flush()
+        output.flush()
         ended: EnclaveError | None = None
         try:
             program.run(arguments)

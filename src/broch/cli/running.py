@@ -1,7 +1,6 @@
 """Commands to an application that runs: status, call, emit, events, update, down."""
 
 import json
-import sys
 from typing import Any
 
 from broch.app.control import ControlClient
@@ -72,7 +71,7 @@ def events(name: str | None, *, follow: bool, as_json: bool) -> int:
             output.print_json(event)
         else:
             output.say(views.event_line(event, with_time=True))
-            sys.stdout.flush()
+            output.flush()
     return 0
 
 

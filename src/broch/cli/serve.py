@@ -115,6 +115,4 @@ def _say(url: str, settings: "Settings", as_json: bool) -> None:
         output.print_json({"url": url, "policy": settings.policy.name})
         return
     output.say(f"verifier at {url}/verify, policy {output.clean(settings.policy.name)}")
-    import sys
-
-    sys.stdout.flush()
+    output.flush()

@@ -154,7 +154,7 @@ class _Run:
         """Show it until it ends; the exit code. Raises what made it fail."""
         if not self._as_json:
             show(views.modules(self._supervisor.status()))
-            sys.stdout.flush()
+            output.flush()
         interrupted: Interrupted | None = None
         try:
             ending = await signals.during(self._watched(seconds))
@@ -238,7 +238,7 @@ class _Run:
         if summary:
             output.say()
             show(views.summary(summary))
-        sys.stdout.flush()
+        output.flush()
         output.note(f"{self._descriptor.app.name} ended: {_REASONS[reason]}")
         if written is not None:
             output.note(f"report written to {written}")
