@@ -104,7 +104,7 @@ def verify(
     anchor: Anchor = None,
     json: Json = False,
 ) -> int:
-    """Say whether evidence is authentic and acceptable, and why; the exit code says it too."""
+    """Say whether evidence is authentic and acceptable, and why."""
     from broch.cli.verify import verify as run
 
     return run(

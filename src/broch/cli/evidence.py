@@ -75,7 +75,7 @@ def get(
     ] = Path("/"),
     json: Json = False,
 ) -> int:
-    """Get evidence that `broch verify` takes: a quote, a report, a document or a token."""
+    """Get evidence that `broch verify` takes, of the hardware here."""
     from broch.attest.collect import Asked, collect, detect
     from broch.attest.collect import ak_public as read_ak
     from broch.cli import binary, output

@@ -147,12 +147,15 @@ def test_usage_in_the_words_of_the_parser(
     assert second == "hint: see broch up --help"
 
 
-@pytest.mark.parametrize("group", ["image", "sgx", "import", "sancus", "device", "endorsements"])
+@pytest.mark.parametrize(
+    "group",
+    ["", "image", "sgx", "evidence", "serve", "import", "sancus", "device", "endorsements"],
+)
 def test_the_list_of_commands_says_each_in_whole(
     group: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert entry.run([group, "--help"]) == 0
+    assert entry.run([*group.split(), "--help"]) == 0
     _, _, commands = capsys.readouterr().out.partition("Commands:")
     assert commands
     assert "..." not in commands
