@@ -108,8 +108,9 @@ class Sigstruct:
             q1=int.from_bytes(q1, "little"),
             q2=int.from_bytes(q2, "little"),
         )
-        if sigstruct.to_bytes() != data:
-            raise InvalidSigStructError(0, "reserved bytes are not zero", what="sigstruct")
+        if (encoded := sigstruct.to_bytes()) != data:
+            offset = next(at for at in range(SIZE) if encoded[at] != data[at])
+            raise InvalidSigStructError(offset, "a reserved byte is not zero", what="sigstruct")
         return sigstruct
 
     def to_bytes(self) -> bytes:

@@ -82,6 +82,7 @@ def test_constants_and_reserved_bytes(good: Sigstruct, offset: int, field: str) 
         Sigstruct.from_bytes(bytes(data))
     assert int(caught.value.number) == 1
     assert isinstance(caught.value, DecodeError)
+    assert caught.value.offset == offset
 
 
 def test_intel_is_the_other_vendor(good: Sigstruct) -> None:

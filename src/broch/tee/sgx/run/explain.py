@@ -9,9 +9,14 @@ from broch.tee.sgx.run.loading import LoadedEnclave, Tcs
 from broch.tee.sgx.sgxs import PAGE
 
 _NEAR: Final = 1 << 16  # bytes below a stack: what convert leaves unmapped
-_OUT_OF_MEMORY: Final = ("memory allocation of ", "out of memory")
 _STACK_HINT: Final = "give it more stack: --stack-size of broch sgx convert or broch image build"
 _HEAP_HINT: Final = "give it more heap: --heap-size of broch sgx convert or broch image build"
+_THREADS_HINT: Final = "give it more threads, one for main too: broch sgx convert --threads"
+_LACKS: Final = (  # what a panic says when something was used up; of Rust and of the C kit
+    ("memory allocation of ", _HEAP_HINT),
+    ("out of memory", _HEAP_HINT),
+    ("failed to spawn thread", _THREADS_HINT),
+)
 _DEBUG_HINT: Final = "to see why, convert or build it with --debug"
 _FORBIDDEN: Final = {
     b"\x0f\x05": "SYSCALL",
@@ -43,8 +48,8 @@ def panic(buffer: bytes) -> tuple[str, str | None]:
         message = text.decode()
     except UnicodeDecodeError:
         return f"Enclave panicked: {text!r}", None
-    lack = any(words in message.lower() for words in _OUT_OF_MEMORY)
-    return f"Enclave panicked: {message}", _HEAP_HINT if lack else None
+    hints = (hint for words, hint in _LACKS if words in message.lower())
+    return f"Enclave panicked: {message}", next(hints, None)
 
 
 def leaf(number: int) -> EnclaveFaultError:

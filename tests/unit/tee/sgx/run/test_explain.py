@@ -20,6 +20,11 @@ from broch.tee.sgx.run.leaves import Leaf
             "--heap-size",
         ),
         (b"Out of memory", "Enclave panicked: Out of memory", "--heap-size"),
+        (
+            b"failed to spawn thread: Os { code: 11, kind: WouldBlock }",
+            "Enclave panicked: failed to spawn thread: Os { code: 11, kind: WouldBlock }",
+            "--threads",
+        ),
     ],
 )
 def test_panics(left: bytes, message: str, hint: str | None) -> None:
