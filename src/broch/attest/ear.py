@@ -285,9 +285,9 @@ def _read(claims: Mapping[Any, Any], *, json_names: bool) -> Ear:
             raise DecodeError(0, "a submodule is no map under a name", what=_W)
         status[name] = _tier(get(part, "ear_status", "ear.status"))
         found = get(part, "ear_trustworthiness_vector", "ear.trustworthiness-vector")
-        vectors[name] = _vector(found or {}, json_names=json_names)
+        vectors[name] = _vector({} if found is None else found, json_names=json_names)
         ids = get(part, "ear_appraisal_policy_ids", "ear.appraisal-policy-id")
-        policies[name] = _texts([ids] if isinstance(ids, str) else ids or [])
+        policies[name] = () if ids is None else _texts([ids] if isinstance(ids, str) else ids)
     return Ear(
         profile=profile,
         issued=_time(get(claims, "iat"), "iat"),

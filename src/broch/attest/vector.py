@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from broch.attest.result import Part
 
 NONE, AFFIRMING, WARNING, CONTRAINDICATED = 0, 2, 32, 96  # the tiers (section 2.3.2)
-TIERS: Final = {NONE: "none", AFFIRMING: "affirming", WARNING: "warning", 96: "contraindicated"}
+TIERS: Final = {
+    NONE: "none",
+    AFFIRMING: "affirming",
+    WARNING: "warning",
+    CONTRAINDICATED: "contraindicated",
+}
 _CRYPTO_FAILED: Final = 99
 _UNEXPECTED: Final = 1
 _RECOGNIZED, _NOT_TRUSTED, _NOT_RECOGNIZED = 2, 96, 97  # instance identity

@@ -219,6 +219,8 @@ def sound() -> dict[str, Any]:
         {"submods": {"a": {"ear_status": 3}}},
         {"submods": {"a": {"ear_status": True}}},
         {"submods": {"a": {"ear_status": "none", "ear_trustworthiness_vector": {"x": 1}}}},
+        {"submods": {"a": {"ear_status": "none", "ear_trustworthiness_vector": 0}}},
+        {"submods": {"a": {"ear_status": "none", "ear_appraisal_policy_ids": False}}},
         {"submods": {"a": {"ear_status": "none", "ear_trustworthiness_vector": {"hardware": 128}}}},
         {"submods": {"a": {"ear_status": "none", "ear_trustworthiness_vector": {"hardware": "2"}}}},
         {"submods": {"a": {"ear_status": "none", "ear_appraisal_policy_ids": [1]}}},
