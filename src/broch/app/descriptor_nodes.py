@@ -18,7 +18,7 @@ from pathlib import Path
 
 from broch.app.descriptor_paths import check_file, inside
 from broch.errors import UsageError
-from broch.image import is_name
+from broch.image import NAME_RULE, is_name
 from broch.wire.toml_places import Problems, Table, describe, nearest
 
 
@@ -88,8 +88,7 @@ def _peripherals(table: Table) -> dict[str, str]:
 def check_name(table: Table, key: str, name: str) -> None:
     """Note ``name``, which stands at ``key``, unless it is a name."""
     if not is_name(name):
-        hint = "a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all"
-        table.wrong(key, f"{describe(name)} is not a name", hint)
+        table.wrong(key, f"{describe(name)} is not a name", NAME_RULE)
 
 
 def _policy(table: Table, folder: Path) -> Path | None:

@@ -11,7 +11,7 @@ from broch.app.home import Home
 from broch.cli import binary, output
 from broch.cli.sgx_tools import named_number
 from broch.errors import UsageError
-from broch.image import is_name
+from broch.image import NAME_RULE, is_name
 from broch.tee import registry
 from broch.tee.contract import Compiled, Compiler, CompileSettings, Tee
 
@@ -50,8 +50,7 @@ def build(
     kind, compiler = find_compiler(tee)
     name = source.resolve().name.removesuffix(SUFFIX) if name is None else name
     if not is_name(name):
-        hint = "a name begins with a-z and goes on with a-z, 0-9, - or _"
-        raise UsageError(f"{name!r} is not a name", place="--name", hint=hint)
+        raise UsageError(f"{name!r} is not a name", place="--name", hint=NAME_RULE)
     settings = CompileSettings(
         name=name,
         files=tuple(files),

@@ -14,7 +14,7 @@ from broch.app.home import Home
 from broch.cli import binary, output
 from broch.enclave.launcher import Launcher
 from broch.errors import DecodeError, MalformedError, UsageError
-from broch.image import Image, Interface, is_name
+from broch.image import NAME_RULE, Image, Interface, is_name
 from broch.sdk import DeclarationError
 from broch.tee import registry
 from broch.tee.contract import Measurement, Packed, PackSettings, Tee
@@ -36,8 +36,7 @@ def build(
     name = name if name is not None else _name_of(source)
     for what, text in (("--app", app), ("--name", name)):
         if not is_name(text):
-            hint = "a name begins with a-z and goes on with a-z, 0-9, - or _"
-            raise UsageError(f"{text!r} is not a name", place=what, hint=hint)
+            raise UsageError(f"{text!r} is not a name", place=what, hint=NAME_RULE)
     sources = _sources(source, name, files, version)
     home = Home.find()
     launcher = Launcher.start(home.folder("pycache"))

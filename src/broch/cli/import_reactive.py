@@ -10,7 +10,7 @@ from broch.app.reactive import MAX_FILE, read_reactive
 from broch.app.reactive_app import Imported, Outcome, translate
 from broch.cli import binary, output
 from broch.errors import UsageError
-from broch.image import is_name
+from broch.image import NAME_RULE, is_name
 from broch.tee import registry
 
 _HEADS = {
@@ -27,7 +27,7 @@ def import_reactive(
     registry.find(native)
     app = name if name is not None else _name_of(path)
     if not is_name(app):
-        hint = "a name begins with a-z and goes on with a-z, 0-9, - or _: give one with --name"
+        hint = f"{NAME_RULE}: give one with --name"
         raise UsageError(f"{app!r} is not a name", place="--name", hint=hint)
     imported = translate(
         read_reactive(binary.read(path, MAX_FILE + 1), path.name), app=app, native=native

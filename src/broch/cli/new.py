@@ -6,7 +6,7 @@ from typing import Final
 
 from broch.cli import output
 from broch.errors import UsageError
-from broch.image import is_name
+from broch.image import NAME_RULE, is_name
 
 _DESCRIPTOR: Final = """\
 [app]
@@ -218,7 +218,7 @@ def new(name: str, *, as_json: bool) -> int:
         raise UsageError(
             "not a name",
             place=name,
-            hint="a name begins with a-z and goes on with a-z, 0-9, - or _, at most 64 in all",
+            hint=NAME_RULE,
         )
     folder = Path(name)
     try:

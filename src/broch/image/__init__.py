@@ -8,6 +8,25 @@ True
 """
 
 from broch.image.image import Image
-from broch.image.interface import Interface, Port, PortKind, Shape, fits, is_name, spell
+from broch.image.interface import (
+    NAME_RULE,
+    Interface,
+    Port,
+    PortKind,
+    Shape,
+    fits,
+    is_name,
+    spell,
+)
 
-__all__ = ["Image", "Interface", "Port", "PortKind", "Shape", "fits", "is_name", "spell"]
+__all__ = [
+    "NAME_RULE",
+    "Image",
+    "Interface",
+    "Port",
+    "PortKind",
+    "Shape",
+    "fits",
+    "is_name",
+    "spell",
+]

@@ -31,6 +31,10 @@ from broch.errors import DecodeError
 _TYPE_NAMES: Final = frozenset({"none", "bool", "int", "float", "str", "bytes"})
 MAX_PORTS: Final = 256
 MAX_NAME: Final = 64  # characters of a port's or module's name
+#: :func:`is_name` for people.
+NAME_RULE: Final = (
+    f"a name begins with a-z and goes on with a-z, 0-9, - or _, at most {MAX_NAME} in all"
+)
 _MAX_DEPTH: Final = 16
 _MAX_INT: Final = 2**63 - 1  # of an enum's values
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]*")
