@@ -64,6 +64,21 @@ class Toolchain:
         maps = (f"-ffile-prefix-map={cwd}=.", f"-ffile-prefix-map={NATIVE}=broch")
         self._run([*self.compiler, *_REPRODUCIBLE, *maps, *arguments], cwd)
 
+    def compile_module(self, flags: Sequence[str], source: Path, target: Path) -> None:
+        """Compile an author's source, so that no path of this machine gets into the object.
+
+        Raises:
+            MalformedError: the source has an error; the place is ``file:line``, seen from here.
+            UndecidedError: it took longer than :data:`TIMEOUT` seconds.
+        """
+        arguments = [*flags, "-c", source.name, "-o", str(target)]
+        try:
+            self.compile(arguments, cwd=source.resolve().parent)
+        except MalformedError as exc:
+            if exc.place is not None and not Path(exc.place).is_absolute():
+                exc.place = str(source.parent / exc.place)
+            raise
+
     def link(self, arguments: Sequence[str], *, cwd: Path) -> None:
         """Run the linker (``ld``, with its own options) in ``cwd``.
 

@@ -119,7 +119,7 @@ def _compile_all(tools: Toolchain, sources: Sequence[Path], folder: Path) -> lis
     objects = []
     for index, source in enumerate(sources):
         objects.append(folder / f"module{index}.o")
-        _compile(tools, source, objects[-1])
+        tools.compile_module(_AUTHORS, source, objects[-1])
     return objects + [_put(folder / name, data) for name, data in _runtime(tools).items()]
 
 
@@ -136,19 +136,6 @@ def _runtime(tools: Toolchain) -> Mapping[str, bytes]:
 def _put(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
-
-
-def _compile(tools: Toolchain, source: Path, target: Path) -> None:
-    """Compile in the source's folder, so that no path of this machine gets into the object."""
-    try:
-        tools.compile(
-            [*_AUTHORS, "-c", source.name, "-o", str(target)], cwd=source.resolve().parent
-        )
-    except MalformedError as exc:
-        if exc.place is not None and not Path(exc.place).is_absolute():
-            place = str(source.parent / exc.place)
-            raise MalformedError(exc.message, place=place, hint=exc.hint) from None
-        raise
 
 
 def _compile_driver(tools: Toolchain, driver: Driver, folder: Path) -> Path:

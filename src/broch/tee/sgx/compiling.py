@@ -94,7 +94,7 @@ def compile_and_link(sources: Sequence[Path], *, library: bool) -> bytes:
         objects = _compile_kit(tools, flags, folder)
         for index, source in enumerate(sources):
             objects.append(f"module{index}.o")
-            _compile(tools, flags, source, folder / objects[-1])
+            tools.compile_module(flags, source, folder / objects[-1])
         try:
             tools.link([*LINK, *objects, "-o", "module.elf"], cwd=folder)
         except MalformedError as exc:
@@ -110,18 +110,6 @@ def _compile_kit(tools: Toolchain, flags: Sequence[str], folder: Path) -> list[s
     names = sorted(file.name for file in folder.iterdir() if file.suffix in (".c", ".S"))
     tools.compile([*flags, "-c", *names], cwd=folder)
     return [f"{name.rpartition('.')[0]}.o" for name in names]
-
-
-def _compile(tools: Toolchain, flags: Sequence[str], source: Path, target: Path) -> None:
-    """Compile in the source's folder, so that no path of this machine gets into the object."""
-    folder = source.resolve().parent
-    try:
-        tools.compile([*flags, "-c", source.name, "-o", str(target)], cwd=folder)
-    except MalformedError as exc:
-        if exc.place is not None and not Path(exc.place).is_absolute():
-            place = str(source.parent / exc.place)
-            raise MalformedError(exc.message, place=place, hint=exc.hint) from None
-        raise
 
 
 def _unlinked(error: BrochError, source: Path, library: bool) -> MalformedError:

@@ -31,11 +31,6 @@ class Interrupt:
         self._is_open = True
         self._lock = threading.Lock()
 
-    @property
-    def is_set(self) -> bool:
-        """Whether it was used."""
-        return self._is_set
-
     def set(self) -> None:
         """Call off, now and from now on."""
         with self._lock:
