@@ -5,18 +5,21 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from tests.pki import NOW, Cert, Tree, ec_key, rsa_key, usage
+from tests.pki import NOW, Tree, ec_key, rsa_key, usage
 from tests.unit.tee.tpm.attester import (
     AK_EC,
     AK_RSA,
+    AK_SERIAL,
     NONCE,
     PCRS,
     QUOTED,
     SHA256,
     Attester,
+    certificate_items,
     certified,
     public,
     spki,
+    tree,
 )
 
 from broch.errors import DecodeError, UndecidedError, UntrustedError
@@ -33,7 +36,6 @@ from broch.tee.tpm.public import (
     SENSITIVE_DATA_ORIGIN,
     SIGN,
 )
-from broch.tee.tpm.trust import AIK_USAGE
 
 from .case import NO_SIGNATURE, Errors, Mutation, at_step, bent_bytes, ends_of, flip
 
@@ -167,38 +169,6 @@ def keys() -> Iterator[Mutation]:
         yield of(f"key attribute {name}", Attester(), UntrustedError, check, items)
 
 
-def tree() -> Tree:
-    """A maker's: root, intermediate, and the certificate of an attestation key."""
-    return Tree(
-        certs={
-            "root": Cert(
-                common="Broch Emulated TPM Root",
-                key=rsa_key("tpm root"),
-                ca=True,
-                key_usage=usage(ca=True),
-            ),
-            "issuer": Cert(
-                common="Maker",
-                key=rsa_key("tpm issuer"),
-                issuer="root",
-                ca=True,
-                path_length=0,
-                key_usage=usage(ca=True),
-                serial=7,
-            ),
-            "ak": Cert(
-                common="AK",
-                key=AK_EC,
-                issuer="issuer",
-                key_usage=usage(ca=False),
-                extended=(AIK_USAGE,),
-                serial=77,
-            ),
-            "stranger": Cert(common="Stranger", key=rsa_key("stranger")),
-        }
-    )
-
-
 def certificates() -> Iterator[Mutation]:
     """(2): every certificate's role, signer, rights and dates; every entry of the list."""
     yield certified_by("certified", tree(), {}, None)
@@ -230,7 +200,7 @@ def certificates() -> Iterator[Mutation]:
         (NOW - day, NOW - second, "has expired"),
         (NOW + second, NOW + day, "is not valid before"),
     ):
-        for label, common in (("root", "TPM Root"), ("issuer", "Maker"), ("ak", "AK")):
+        for label, common in (("root", "TPM Root"), ("issuer", "TPM Issuer"), ("ak", "AK")):
             made = tree().change(label, begin=begin, end=end)
             check = f"{common}' {problem}"
             yield certified_by(f"{label} {problem}", made, {}, UntrustedError, check)
@@ -238,7 +208,7 @@ def certificates() -> Iterator[Mutation]:
         check = f"crl {problem}"
         yield certified_by(f"list {problem}", tree(), options, UntrustedError, check)
     lists: tuple[tuple[str, dict[str, Any], str], ...] = (
-        ("lists the key", {"revoked": (77,)}, "'AK' .serial 4d. is revoked"),
+        ("lists the key", {"revoked": (AK_SERIAL,)}, "'AK' .serial 4d. is revoked"),
         ("of a stranger's key", {"signer": "stranger"}, f"crl: the {NO_SIGNATURE}"),
         ("of the root's key", {"signer": "root"}, f"crl: the {NO_SIGNATURE}"),
     )
@@ -253,9 +223,5 @@ def certificates() -> Iterator[Mutation]:
 def certified_by(
     name: str, made: Tree, crl: dict[str, Any], error: Errors | None, check: str = ""
 ) -> Mutation:
-    items = {
-        "ak_certificate": made.der("ak"),
-        "ak_issuer": made.der("issuer"),
-        "crl": made.crl("issuer", **crl),
-    }
+    items = certificate_items(made, **crl)
     return of(f"certificate {name}", Attester(), error, check, items, (made.der("root"),))

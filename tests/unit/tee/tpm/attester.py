@@ -8,13 +8,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from tests.pki import ec_key, rsa_key
+from tests.pki import Cert, Tree, ec_key, rsa_key, usage
 
 from broch.tee.tpm.attest import CERTIFY, QUOTE, Attest, Selection
 from broch.tee.tpm.evidence import Evidence
 from broch.tee.tpm.public import ATTESTATION
 from broch.tee.tpm.reader import sized
 from broch.tee.tpm.signature import ECDSA, RSAPSS, RSASSA, Signature
+from broch.tee.tpm.trust import AIK_USAGE
 
 SHA1, SHA256, SHA384 = 0x0004, 0x000B, 0x000C
 NONCE: Final = bytes(range(32))
@@ -23,6 +24,7 @@ PCRS: Final[dict[int, dict[int, bytes]]] = {
 }
 AK_EC: Final = ec_key("ak", ec.SECP256R1)
 AK_RSA: Final = rsa_key("ak")
+AK_SERIAL: Final = 77
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -107,3 +109,43 @@ class Attester:
             signature=sign(self.key, data, self.scheme, self.alg),
             pcrs=self.pcrs,
         ).to_bytes()
+
+
+def tree() -> Tree:
+    """A maker's: root, intermediate, and the certificate of an attestation key."""
+    return Tree(
+        certs={
+            "root": Cert(
+                common="Broch Emulated TPM Root",
+                key=ec_key("tpm root"),
+                ca=True,
+                key_usage=usage(ca=True),
+            ),
+            "issuer": Cert(
+                common="TPM Issuer",
+                key=rsa_key("tpm issuer"),
+                issuer="root",
+                ca=True,
+                path_length=0,
+                key_usage=usage(ca=True),
+                serial=2,
+            ),
+            "ak": Cert(
+                common="AK",
+                key=AK_EC,
+                issuer="issuer",
+                key_usage=usage(ca=False),
+                extended=(AIK_USAGE,),
+                serial=AK_SERIAL,
+            ),
+            "stranger": Cert(common="Stranger", key=ec_key("stranger")),
+        }
+    )
+
+
+def certificate_items(made: Tree, **crl: Any) -> dict[str, bytes]:
+    return {
+        "ak_certificate": made.der("ak"),
+        "ak_issuer": made.der("issuer"),
+        "crl": made.crl("issuer", **crl),
+    }

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.pki import BEGIN, END, NOW, Cert, Tree, ec_key, rsa_key, usage
+from tests.pki import BEGIN, END, NOW, Tree, ec_key, usage
 
 from broch.errors import BrochError, DecodeError, UndecidedError, UntrustedError, UsageError
 from broch.tee.contract import Endorsements
@@ -26,7 +26,6 @@ from broch.tee.tpm.public import (
     Public,
 )
 from broch.tee.tpm.signature import RSAPSS, RSASSA, Signature
-from broch.tee.tpm.trust import AIK_USAGE
 from broch.tee.tpm.verify import TpmClaims, check_certified
 from broch.tee.verifier import Verifier
 from broch.wire import cbor
@@ -34,6 +33,7 @@ from broch.wire import cbor
 from .attester import (
     AK_EC,
     AK_RSA,
+    AK_SERIAL,
     NONCE,
     PCRS,
     QUOTED,
@@ -41,11 +41,13 @@ from .attester import (
     SHA256,
     SHA384,
     Attester,
+    certificate_items,
     certified,
     digest,
     public,
     sign,
     spki,
+    tree,
 )
 
 SECOND: Final = timedelta(seconds=1)
@@ -208,45 +210,6 @@ def test_keys_that_are_none(key: bytes) -> None:
 # A certificate
 
 
-def tree(**leaf: Any) -> Tree:
-    key = leaf.pop("key", AK_EC)
-    return Tree(
-        certs={
-            "root": Cert(
-                common="Broch Emulated TPM Root",
-                key=ec_key("tpm root"),
-                ca=True,
-                key_usage=usage(ca=True),
-            ),
-            "issuer": Cert(
-                common="TPM Issuer",
-                key=rsa_key("tpm issuer"),
-                issuer="root",
-                ca=True,
-                path_length=0,
-                key_usage=usage(ca=True),
-                serial=2,
-            ),
-            "ak": Cert(
-                common="AK",
-                key=key,
-                issuer="issuer",
-                serial=3,
-                **{"key_usage": usage(ca=False), "extended": (AIK_USAGE,), **leaf},
-            ),
-            "stranger": Cert(common="Stranger", key=ec_key("stranger")),
-        }
-    )
-
-
-def certificate_items(made: Tree, **crl: Any) -> dict[str, bytes]:
-    return {
-        "ak_certificate": made.der("ak"),
-        "ak_issuer": made.der("issuer"),
-        "crl": made.crl("issuer", **crl),
-    }
-
-
 def check(made: Tree, at: datetime = NOW, **crl: Any) -> TpmClaims:
     items = certificate_items(made, **crl)
     anchors = (made.der("stranger"), made.der("root"))
@@ -312,7 +275,7 @@ def test_each_certificate_has_its_period(label: str) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"revoked": (3,)}, "is revoked"),
+        ({"revoked": (AK_SERIAL,)}, "is revoked"),
         ({"signer": "root"}, "crl: .*signature"),
         ({"end": NOW}, "crl has expired"),
         ({"begin": NOW + SECOND, "end": END}, "crl is not valid before"),
