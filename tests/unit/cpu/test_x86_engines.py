@@ -119,8 +119,13 @@ def test_what_stops_it(make: Make, code: bytes, kind: StopKind) -> None:
     assert run(engine) == Stop(0, kind)
 
 
-def test_halting_is_refused(make: Make) -> None:
-    stop = run(make(b"\xf4" + SPIN))
+@pytest.mark.parametrize(
+    "code",
+    [b"\xf4", b"\xe4\x60", b"\xec", b"\xe6\x60", b"\xee"],
+    ids=["hlt", "in al, 0x60", "in al, dx", "out 0x60, al", "out dx, al"],
+)
+def test_instructions_of_operating_systems_are_refused(make: Make, code: bytes) -> None:
+    stop = run(make(code + SPIN))
     assert stop is not None
     assert stop.kind in (StopKind.FAULT, StopKind.HALT)
 

@@ -150,6 +150,8 @@ class Core:
             (StopKind.SYSCALL, x86_const.UC_X86_INS_SYSCALL),
             (StopKind.SYSCALL, x86_const.UC_X86_INS_SYSENTER),
             (StopKind.CPUID, x86_const.UC_X86_INS_CPUID),
+            (StopKind.HALT, x86_const.UC_X86_INS_IN),
+            (StopKind.HALT, x86_const.UC_X86_INS_OUT),
         ):
             add(hook, self._stopper(kind), aux1=instruction)
         if forbid_tsc:
