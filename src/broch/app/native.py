@@ -29,8 +29,6 @@ DEVICES: Final = {
     "snp": ("/sys/kernel/config/tsm/report", "/dev/sev-guest"),
     "nitro": ("/dev/nsm",),
     "tpm": ("/dev/tpmrm0",),
-    "trustzone": ("/dev/tee0",),
-    "keystone": ("/dev/keystone_enclave",),
 }
 _TITLES: Final = {
     "sgx": "Gramine",
@@ -59,6 +57,12 @@ def check_device(descriptor: Descriptor, node: Node, root: Path) -> None:
         return
     place = descriptor.place("nodes", node.name, "device")
     title, files = _TITLES.get(node.tee, node.tee), DEVICES.get(node.tee, ())
+    if node.tee not in registry.native_names():
+        raise UndecidedError(
+            f"this version of Broch cannot use {title} devices",
+            place=place,
+            hint=f"of real hardware it can use: {', '.join(registry.native_names())}",
+        )
     kernel = Linux(root)
     if files and not any(map(kernel.exists, files)):
         verb = "is" if len(files) == 1 else "are"
@@ -67,8 +71,6 @@ def check_device(descriptor: Descriptor, node: Node, root: Path) -> None:
             place=place,
             hint=f"run the node on a machine with {title}; broch doctor shows what is here",
         )
-    if node.tee not in registry.native_names():
-        raise UndecidedError(f"this version of Broch cannot use {title} devices", place=place)
     if node.tee == "sgx" and not shares_with_processes():
         raise UndecidedError(
             "Gramine lets processes share no memory and pass no descriptors, and nodes need both",

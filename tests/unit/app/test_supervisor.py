@@ -358,7 +358,7 @@ def test_native_devices_are_not_here(shared_home: Home, app_folder: Path) -> Non
     )
     error = fails(path, shared_home, "native")
     assert isinstance(error, UndecidedError)
-    assert str(error) == ("app.toml:6: no Keystone device: /dev/keystone_enclave is missing")
+    assert str(error) == ("app.toml:6: this version of Broch cannot use Keystone devices")
     assert error.hint
 
 
