@@ -9,6 +9,7 @@ All of this happens in one thread of ours, the one that calls :meth:`Runner.run`
 """
 
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ _ARGV0: Final = b"enclave"
 _ENCLU: Final = leaves.INSTRUCTION
 _EEXIT: Final = int(Leaf.EEXIT)
 _ILLEGAL: Final = StopKind.ILLEGAL
+_GRACE: Final = 0.1  # seconds for a thread to say that it panicked, after another has exited
 _CSSA: Final = 0  # SSA frames in use
 _RFLAGS: Final = 0x202  # interrupts enabled, all else clear
 _NO_SYSCALL: Final = 2**64 - 1
@@ -180,10 +182,43 @@ class Runner:
                 else:
                     self._stopped(stop)
         except ExitedError as exc:
-            if exc.panic:
-                raise self._panic(exc.thread) from None
+            panicked = exc.thread if exc.panic else self._also_panics(exc.thread)
+            if panicked is not None:
+                raise self._panic(panicked) from None
         except SgxFaultError as exc:
             raise EnclaveFaultError(exc.message) from None
+
+    def _also_panics(self, ended_by: int) -> int | None:
+        """A thread that panics just as another one ends the enclave without a panic.
+
+        When a Rust thread panics, others exit at their next usercall, without a panic, and may be
+        quicker than the one that is to blame.
+        """
+        running = {i for i, t in enumerate(self._threads) if t.state is _RUNNING} - {ended_by}
+        over = threading.Event()
+
+        def end() -> None:
+            over.set()
+            self.engine.wake()
+
+        timer = threading.Timer(_GRACE, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            while running and not over.is_set():
+                stop = self.engine.wait()
+                if stop is not None:
+                    running.discard(stop.thread)
+                    if self._is_panic(stop.thread):
+                        return stop.thread
+        finally:
+            timer.cancel()
+        return None
+
+    def _is_panic(self, thread: int) -> bool:
+        registers = self._threads[thread].registers
+        leaf, panic = registers.rax & 0xFFFFFFFF, registers.rsi & 0xFF
+        return leaf == _EEXIT and registers.rdi == abi.Number.EXIT and bool(panic)
 
     def enter(self, thread: int, parameters: Sequence[int], returned: Returned) -> None:
         """EENTER a TCS that is free; ``returned`` gets what comes back."""

@@ -13,8 +13,8 @@ from broch.tee.sgx.run import abi
 from broch.tee.sgx.run.abi import BYTE_BUFFER, Number, Result
 from broch.tee.sgx.run.ends import EnclaveFaultError, EnclavePanickedError
 from broch.tee.sgx.run.runner import Runner
-from broch.tee.sgx.run.usercalls import Call, Usercalls
-from broch.tee.sgx.run.waiting import Answer
+from broch.tee.sgx.run.usercalls import Call, Usercalls, Waiting
+from broch.tee.sgx.run.waiting import Answer, Blocking
 
 from . import programs
 from .conftest import Start
@@ -372,6 +372,32 @@ def test_a_thread_that_returns_a_value_breaks_the_abi(bench: Bench) -> None:
     script = programs.script(bench.memory, [(Number.LAUNCH_THREAD,), (programs.UNTIL, never, 1)])
     with pytest.raises(EnclaveFaultError, match="thread entrypoint"):
         programs.follow(bench.runner, script, bench.put(step))
+
+
+@pytest.mark.parametrize("panics", [True, False])
+def test_a_panic_counts_though_another_thread_has_exited_before(
+    bench: Bench, panics: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a Rust program that panics, another thread may exit first, and without a panic."""
+    gate = bench.put(bytes(8))
+    table = bench.runner._usercalls._table
+    honest, parameters = table[Number.EXIT]
+
+    def exit_first(call: Call) -> Answer | Blocking | Waiting:
+        if panics:
+            bench.memory.write(gate, (1).to_bytes(8, "little"))  # now main goes on
+        answer: Answer | Blocking | Waiting = honest(call)
+        return answer
+
+    monkeypatch.setitem(table, int(Number.EXIT), (exit_first, parameters))
+    other = programs.script(bench.memory, [(Number.EXIT, 0)], exits=False)
+    steps = [(Number.LAUNCH_THREAD,), (programs.UNTIL, gate, 1), (Number.EXIT, 1)]
+    script = programs.script(bench.memory, steps)
+    if not panics:  # main spins for ever, and that is no reason to wait for it
+        programs.follow(bench.runner, script, other)
+        return
+    with pytest.raises(EnclavePanickedError):
+        programs.follow(bench.runner, script, other)
 
 
 def test_a_main_that_returns_breaks_the_abi(bench: Bench) -> None:
