@@ -7,19 +7,21 @@
 >>> reading = module.output("reading", Reading)
 """
 
-from broch.sdk import (
-    DeclarationError,
-    Module,
-    ModuleIdentity,
-    Ocall,
-    OcallFailed,
-    Output,
-    Refused,
-    Request,
-    RequestFailed,
-    StoreError,
-    Struct,
-)
+TYPE_CHECKING = False  # by this name, type checkers know it; importing it takes time
+if TYPE_CHECKING:
+    from broch.sdk import (
+        DeclarationError,
+        Module,
+        ModuleIdentity,
+        Ocall,
+        OcallFailed,
+        Output,
+        Refused,
+        Request,
+        RequestFailed,
+        StoreError,
+        Struct,
+    )
 
 __all__ = [
     "DeclarationError",
@@ -35,3 +37,12 @@ __all__ = [
     "Struct",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """What authors import is loaded when it is asked for: commands begin without it."""
+    if not name[:1].isupper():  # a package of ours, which the import system finds
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import broch.sdk as sdk
+
+    return getattr(sdk, name)

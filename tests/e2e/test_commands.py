@@ -5,6 +5,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -269,11 +270,31 @@ def test_starting_is_quick_to_import(broch: Broch) -> None:
     assert done.stdout.startswith("broch ")
 
 
+def test_ctrl_c_while_it_is_loaded(tmp_path: Path) -> None:
+    """The moment is chosen by a module that is found in the place of one that a command needs."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    (tmp_path / "difflib.py").write_text("raise KeyboardInterrupt\n")
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from broch.cli import main; main()"
+    for early in (True, False):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path), "status"],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+        if early:  # `entry` itself imports it; the second time it comes as far as the parser
+            (tmp_path / "difflib.py").unlink()
+
+
 @pytest.mark.parametrize(
     ("streams", "arguments", "code", "error"),
     [
         (">/dev/full", ("doctor",), 2, "error: standard output: cannot be written: No space left"),
         (">/dev/full", ("doctor", "--json"), 2, "error: standard output: cannot be written: No "),
+        (">/dev/full", ("--help",), 2, "error: standard output: cannot be written: No space left"),
+        (">/dev/full", ("up", "--help"), 2, "error: standard output: cannot be written: No "),
         (">&-", ("doctor",), 0, ""),
         ("<&- >&- 2>&-", ("doctor", "--json"), 0, ""),
         ("<&-", ("inspect", "-"), 3, "error: -: evidence: offset 0x0: is empty"),

@@ -4,6 +4,17 @@
 ``docs/commands.md``.
 """
 
-from broch.cli.entry import main
+import sys
 
 __all__ = ["main"]
+INTERRUPTED = 130  # 128 + SIGINT
+
+
+def main() -> None:
+    """Run one command and exit; Ctrl-C ends it quietly, also while the command is being loaded."""
+    try:
+        from broch.cli import entry
+
+        entry.main()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

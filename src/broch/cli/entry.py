@@ -11,10 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from broch.cli import output
+from broch.cli import INTERRUPTED, output
 from broch.errors import BrochError, InternalError, UsageError
 
-INTERRUPTED: Final = 130  # 128 + SIGINT
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
 _VERSION: Final = (["--version"], ["--version", "--json"])
 _REPORT_HINT: Final = (
@@ -77,10 +76,21 @@ def _invoke(arguments: list[str], as_json: bool) -> int:
     except click_error as exc:
         return _fail(usage_error(exc, arguments), as_json)
     except Exception as exc:
+        if isinstance(exc, OSError) and _is_parsers(exc):  # which prints help itself
+            with output.standard_output():
+                raise
         if os.environ.get("BROCH_DEBUG") == "1":
             raise
         text = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
         return _fail(InternalError(text, place="internal", hint=_REPORT_HINT), as_json)
+
+
+def _is_parsers(exc: OSError) -> bool:
+    """Whether it was raised without any command of ours being run."""
+    import traceback
+
+    _, *inner = traceback.walk_tb(exc.__traceback__)  # the first is `_invoke`
+    return not any(frame.f_globals["__name__"].startswith("broch.") for frame, _ in inner)
 
 
 def _command() -> Any:
