@@ -21,6 +21,7 @@ from tests.unit.tee.tpm.attester import (
     spki,
     tree,
 )
+from tests.unit.tee.tpm.booted import SHA384, Machine, header
 
 from broch.errors import DecodeError, UndecidedError, UntrustedError
 from broch.tee.contract import Endorsements
@@ -74,6 +75,7 @@ def tpm() -> Iterator[Mutation]:
     """Everything."""
     yield from at_step("signature", quote_fields())
     yield from at_step("registers", registers())
+    yield from at_step("event_log", logs())
     yield from at_step("key", keys())
     yield from at_step("key", certificates())
     made = sound()
@@ -140,6 +142,33 @@ def registers() -> Iterator[Mutation]:
     yield replace(made, step="type")
     shown = of("the challenge is a claim", Attester(), None)
     yield replace(shown, shows=lambda claims: claims.report_data == NONCE)
+
+
+def logs() -> Iterator[Mutation]:
+    """(6): every event of a log, its digests, its place."""
+    sound_log = Machine().boot()
+    shown = of("event log", sound_log.attester(), None)
+    yield replace(shown, shows=lambda claims: claims.explained == frozenset(range(9)))
+    firmwares = [event for event in sound_log.events if event[0] < 8]
+    for place, event in enumerate(firmwares):
+        rest = [other for other in sound_log.events if other is not event]
+        digest = event.index(b"\x0b\0") + 2
+        bent = event[:digest] + flip(event[digest : digest + 32]) + event[digest + 32 :]
+        register = f"does not lead to the registers sha256:{event[0]}$"
+        for what, events in (
+            ("missing", rest),
+            ("twice", [*sound_log.events, event]),
+            ("of another digest", [*rest[:place], bent, *rest[place:]]),
+        ):
+            attester = sound_log.attester()
+            attester.event_log = header(sound_log.banks) + b"".join(events)
+            yield of(f"event {place} {what}", attester, UntrustedError, register)
+    other_bank = sound_log.attester()
+    other_bank.event_log = Machine(banks=(SHA384,)).boot().log()
+    yield of("a log of other banks", other_bank, UntrustedError, "no digests of sha256")
+    junk = sound_log.attester()
+    junk.event_log = b"junk"
+    yield replace(of("junk as log", junk, DecodeError, "event log"), step="format")
 
 
 def keys() -> Iterator[Mutation]:

@@ -38,6 +38,7 @@ class Asked:
     nonce: bytes | None = None  # the challenge, 8 to 1024 bytes
     report_data: bytes | None = None
     key: int | None = None  # TPM: handle of a persistent attestation key, instead of our own
+    event_log: bool = False  # TPM: with the firmware's log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,8 @@ def collect(tee: str, kernel: Kernel, asked: Asked) -> Collected:
         )
     if asked.key is not None and tee != "tpm":
         raise UsageError(f"{_title(tee)} has no handles of attestation keys: those are a TPM's")
+    if asked.event_log and tee != "tpm":
+        raise UsageError(f"{_title(tee)} has no event log here: that is a TPM's")
     return _GETTERS[tee](kernel, asked)
 
 
@@ -185,9 +188,10 @@ def _nitro(kernel: Kernel, asked: Asked) -> Collected:
 
 
 def _tpm(kernel: Kernel, asked: Asked) -> Collected:
-    from broch.tee.tpm.native import quote
+    from broch.tee.tpm.native import quote, with_event_log
 
-    return Collected(tee="tpm", data=quote(kernel, _field("tpm", asked), handle=asked.key))
+    data = quote(kernel, _field("tpm", asked), handle=asked.key)
+    return Collected(tee="tpm", data=with_event_log(kernel, data) if asked.event_log else data)
 
 
 def ak_public(kernel: Kernel, key: int | None) -> bytes:

@@ -189,7 +189,25 @@ def _tpm(data: bytes) -> Plain:
         "attest": plain(Attest.from_bytes(quote.attest)),
         "signature": {"scheme": f"0x{signature.scheme:04x}", "hash": f"0x{signature.hash:04x}"},
         "pcrs": {BANKS[bank]: plain(values) for bank, values in quote.pcrs.items()},
+        **({} if quote.event_log is None else {"event_log": _log(quote.event_log)}),
     }
+
+
+def _log(data: bytes) -> list[Plain]:
+    from broch.tee.tpm.event_log import EventLog
+    from broch.tee.tpm.reader import BANKS
+
+    return [
+        {
+            "pcr": event.pcr,
+            "type": f"0x{event.type:08x}",
+            **{
+                BANKS.get(bank, f"0x{bank:04x}"): made.hex() for bank, made in event.digests.items()
+            },
+            "data": event.data.hex(),
+        }
+        for event in EventLog.from_bytes(data).events
+    ]
 
 
 def _keystone(data: bytes) -> Plain:

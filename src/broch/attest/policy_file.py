@@ -347,6 +347,8 @@ def _tpm(table: Table, common: dict[str, Any]) -> Reference:
         pcrs=MappingProxyType(pcrs),
         allow_unproved_key=table.flag("allow_unproved_key"),
         allow_unsafe_clock=table.flag("allow_unsafe_clock"),
+        require_event_log=table.flag("require_event_log"),
+        require_secure_boot=table.flag("require_secure_boot"),
     )
 
 

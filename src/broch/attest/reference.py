@@ -118,6 +118,8 @@ class TpmReference(Reference):
     pcrs: Mapping[str, Registers] = field(default_factory=lambda: MappingProxyType({}))  # by bank
     allow_unproved_key: bool = False  # a key whose TPM attributes nobody has shown
     allow_unsafe_clock: bool = False
+    require_event_log: bool = False  # that leads to all of the firmware's registers
+    require_secure_boot: bool = False  # as the event log shows it
 
     def named_by(self) -> str:
         """See :meth:`Reference.named_by`."""

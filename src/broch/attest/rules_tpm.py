@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from broch.attest.checks import Check, failed, one_of, passed, skipped
+from broch.attest.checks import Check, compared, failed, one_of, passed, skipped
 from broch.attest.policy import Policy
 from broch.attest.reference import Reference, TpmReference
 from broch.tee.contract import Claims
 from broch.tee.tpm import trust
+from broch.tee.tpm.event_log import FIRMWARE, secure_boot
 from broch.tee.tpm.reader import BANKS
 from broch.tee.tpm.verify import TpmClaims
 
@@ -21,6 +22,7 @@ def rules(claims: Claims, policy: Policy, reference: Reference, at: datetime) ->
     yield _key(claims, values)
     yield _clock(claims, values)
     yield from _registers(claims, values)
+    yield from _log(claims, values)
 
 
 def _key(claims: TpmClaims, reference: TpmReference) -> Check:
@@ -58,3 +60,23 @@ def _registers(claims: TpmClaims, reference: TpmReference) -> Iterator[Check]:
                 yield one_of(rule, what, found, accepted, hint="boot what was measured")
     if not reference.pcrs:
         yield skipped("pcrs", "the policy names no registers one by one")
+
+
+def _log(claims: TpmClaims, reference: TpmReference) -> Iterator[Check]:
+    missing = sorted(set(FIRMWARE) - claims.explained)
+    if not reference.require_event_log:
+        yield skipped("firmware_log", "the policy asks for no event log")
+    elif missing:
+        why = f"no event log leads to the registers {', '.join(map(str, missing))}"
+        hint = "ask for a quote of registers 0 to 7 with the log (broch evidence get --event-log)"
+        yield failed("firmware_log", why, hint)
+    else:
+        yield passed("firmware_log", "the event log leads to all of the firmware's registers")
+    if reference.require_secure_boot:
+        why = {
+            True: "Secure Boot was on",
+            False: "Secure Boot was off",
+            None: "no event that was proved says whether Secure Boot was on",
+        }[secure_boot(claims.events)]
+        good = secure_boot(claims.events) is True
+        yield compared("secure_boot", why, good, "boot with Secure Boot, and send the event log")

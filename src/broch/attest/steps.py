@@ -74,6 +74,7 @@ STEPS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("signature", "(3) of what the TPM says"),
         ("type", "(4) magic and type of a quote"),
         ("registers", "(5) exactly those selected, by index, and their digest"),
+        ("event_log", "(6) replayed, it leads to the firmware's registers"),
     ),
     "keystone": (
         ("format", "(1) lengths"),

@@ -45,6 +45,8 @@ _CONFIGURATION_RULES: Final = (
     "smt",
     "vmpl",
     "clock",
+    "firmware_log",
+    "secure_boot",
     "authentication",
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 from broch.tee.contract import Claims
 
 Plain = dict[str, Any]
+_MAX_DATA = 256  # bytes of an event that are shown: results travel, and certificates are long
 
 
 def claims_view(claims: Claims) -> Plain:
@@ -109,6 +110,20 @@ def _tpm(claims: Any) -> Plain:
         "attest": plain(claims.attest),
         "pcrs": {BANKS[bank]: plain(values) for bank, values in claims.pcrs.items()},
         "endorsed_by": claims.key.way,
+        "explained": sorted(claims.explained),
+        "events": [
+            {
+                "pcr": event.pcr,
+                "type": event.type,
+                "digests": {
+                    BANKS[bank]: plain(value)
+                    for bank, value in event.digests.items()
+                    if bank in claims.pcrs
+                },
+                "data": plain(event.data) if len(event.data) <= _MAX_DATA else "",
+            }
+            for event in claims.events
+        ],
     }
 
 

@@ -69,6 +69,10 @@ def get(
             show_default=False,
         ),
     ] = None,
+    event_log: Annotated[
+        bool,
+        typer.Option("--event-log", help="TPM: with the firmware's log of what it measured."),
+    ] = False,
     root: Annotated[
         Path,
         typer.Option("--root", metavar="DIR", help="Where the device tree is; to try it out."),
@@ -86,6 +90,7 @@ def get(
         nonce=read_hex(nonce, "--nonce"),
         report_data=read_hex(report_data, "--report-data"),
         key=_handle(ak),
+        event_log=event_log,
     )
     if not root.is_dir():
         raise UsageError("no such folder", place=str(root))

@@ -5,6 +5,7 @@ A CBOR map (strict, see :mod:`broch.wire.cbor`):
     "attest"       bytes, TPMS_ATTEST
     "signature"    bytes, TPMT_SIGNATURE
     "pcrs"         map: bank (TPM_ALG_ID) -> map: index -> value
+    "event_log"    bytes, may be absent: the firmware's log (:mod:`.event_log`)
 
 There is no key in it: a key that comes with the evidence it signs proves nothing.
 """
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from broch.errors import DecodeError
+from broch.tee.tpm.event_log import MAX_LOG
 from broch.tee.tpm.reader import BANKS, DIGEST_SIZES
 from broch.wire import cbor
 
-MAX_SIZE: Final = 16 * 1024  # bytes
+MAX_SIZE: Final = 16 * 1024 + MAX_LOG  # bytes
 _W: Final = "TPM evidence"
 _FIELDS: Final = {"attest", "signature", "pcrs"}
+_LOG: Final = "event_log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,7 @@ class Evidence:
     attest: bytes
     signature: bytes
     pcrs: Mapping[int, Mapping[int, bytes]]
+    event_log: bytes | None = None
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -38,9 +42,9 @@ class Evidence:
             DecodeError: not one, or registers that are none.
         """
         fields = cbor.decode(data, what=_W, max_size=MAX_SIZE)
-        if not isinstance(fields, dict) or fields.keys() != _FIELDS:
+        if not isinstance(fields, dict) or fields.keys() - {_LOG} != _FIELDS:
             raise DecodeError(0, "not a map of attest, signature and pcrs", what=_W)
-        for name in ("attest", "signature"):
+        for name in fields.keys() & {"attest", "signature", _LOG}:
             if not isinstance(fields[name], bytes):
                 raise DecodeError(0, f"{name} is no byte string", what=_W)
         pcrs = fields["pcrs"]
@@ -48,12 +52,13 @@ class Evidence:
             raise DecodeError(0, "pcrs is not a map", what=_W)
         for bank, values in pcrs.items():
             _check_bank(bank, values)
-        return cls(attest=fields["attest"], signature=fields["signature"], pcrs=pcrs)
+        return cls(**fields)
 
     def to_bytes(self) -> bytes:
         """Encode; the inverse of :meth:`from_bytes` for fields in this order."""
         pcrs: dict[Any, Any] = {bank: dict(values) for bank, values in self.pcrs.items()}
-        return cbor.encode({"attest": self.attest, "signature": self.signature, "pcrs": pcrs})
+        fields = {"attest": self.attest, "signature": self.signature, "pcrs": pcrs}
+        return cbor.encode(fields if self.event_log is None else {**fields, _LOG: self.event_log})
 
 
 def _check_bank(bank: Any, values: Any) -> None:

@@ -12,6 +12,7 @@ is that registers 0 to 7 are as they are now.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from broch.errors import PolicyError, UndecidedError
@@ -21,6 +22,7 @@ from broch.tee.kernel import Kernel, problem
 from broch.tee.tpm import VERIFIER
 from broch.tee.tpm.attest import Attest, Selection
 from broch.tee.tpm.commands import Commands, digest_of, policy_of
+from broch.tee.tpm.event_log import MAX_LOG, EventLog
 from broch.tee.tpm.evidence import Evidence
 from broch.tee.tpm.hcl import HclReport
 from broch.tee.tpm.public import (
@@ -34,6 +36,7 @@ from broch.tee.tpm.public import (
 from broch.tee.tpm.reader import SHA256, sized
 
 DEVICE: Final = "/dev/tpmrm0"
+EVENT_LOG: Final = "/sys/kernel/security/tpm0/binary_bios_measurements"
 AZURE_AK: Final = 0x81000003
 AZURE_HCL: Final = 0x01400001
 BOOT: Final = Selection(bank=SHA256, width=3, indices=tuple(range(8)))  # firmware to boot manager
@@ -134,6 +137,22 @@ def quote(
             pcrs = {selection.bank: values}
             return Evidence(attest=attest, signature=signature, pcrs=pcrs).to_bytes()
     raise UndecidedError("the TPM's registers change all the time", hint="try again")
+
+
+def with_event_log(kernel: Kernel, evidence: bytes) -> bytes:
+    """The same evidence, and what the firmware of this machine measured before the system started.
+
+    Raises:
+        UndecidedError: the kernel has no log, or it may not be read.
+        DecodeError: it is none of TPM 2.0, or too long.
+        InternalError: reading it failed.
+    """
+    try:
+        log = kernel.read(EVENT_LOG, MAX_LOG + 1)
+    except OSError as exc:
+        raise problem(exc, EVENT_LOG, "TPM event log") from None
+    EventLog.from_bytes(log)
+    return replace(Evidence.from_bytes(evidence), event_log=log).to_bytes()
 
 
 def hcl_report(kernel: Kernel) -> HclReport:

@@ -1,7 +1,7 @@
 """Is this TPM quote authentic, and is this key of a TPM's? No I/O, no clock.
 
 For the endorsements see :mod:`.trust`. Sources: TPM 2.0 Library, part 1, section 31 (attestation)
-and part 3, 18.4 (TPM2_Quote), 18.2 (TPM2_Certify).
+and part 3, 18.4 (TPM2_Quote), 18.2 (TPM2_Certify); for the event log see :mod:`.event_log`.
 """
 
 import hashlib
@@ -9,12 +9,14 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from broch.errors import UntrustedError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.steps import Steps
 from broch.tee.tpm import trust
 from broch.tee.tpm.attest import CERTIFY, QUOTE, Attest
+from broch.tee.tpm.event_log import Event, EventLog, explained, secure_boot
 from broch.tee.tpm.evidence import Evidence
 from broch.tee.tpm.public import Public, PublicKey
 from broch.tee.tpm.reader import BANKS, HASHES
@@ -29,6 +31,8 @@ class TpmClaims(Claims):
     attest: Attest
     pcrs: Mapping[int, Mapping[int, bytes]]  # bank -> index -> value, exactly those of the quote
     key: Trusted
+    events: tuple[Event, ...] = ()  # that led to the registers, as far as a log shows
+    explained: frozenset[int] = frozenset()  # registers to which the log leads
 
 
 def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TpmClaims:
@@ -44,6 +48,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TpmC
         steps.current = "format"
         parsed = Evidence.from_bytes(evidence)
         signature = Signature.from_bytes(parsed.signature)
+        log = None if parsed.event_log is None else EventLog.from_bytes(parsed.event_log)
         # (2) The key is one that there is a reason to believe in; none comes with the evidence.
         steps.current = "key"
         trusted = trust.establish(endorsements, at)
@@ -58,6 +63,9 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TpmC
         # (5) Registers: exactly the selected ones, by index, and their digest is the signed one.
         steps.current = "registers"
         _check_registers(attest, parsed.pcrs, signature.hash)
+        # (6) The log, replayed, leads to the registers. Only now are its events believed.
+        steps.current = "event_log"
+        events, covered = _check_log(log, parsed.pcrs, steps)
     return TpmClaims(
         tee="tpm",
         measurement=attest.pcr_digest,
@@ -75,6 +83,8 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TpmC
             "reset_count": str(attest.reset_count),
             "restart_count": str(attest.restart_count),
             "firmware_version": f"{attest.firmware_version:016x}",
+            "event_log": "absent" if log is None else f"leads to {sorted(covered)}",
+            "secure_boot": _ON[secure_boot(events)],
             **{
                 f"{BANKS[selection.bank]}:{index}": parsed.pcrs[selection.bank][index].hex()
                 for selection in attest.selections
@@ -84,7 +94,22 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TpmC
         attest=attest,
         pcrs=parsed.pcrs,
         key=trusted,
+        events=events,
+        explained=covered,
+        skipped=steps.skipped,
     )
+
+
+_ON: Final[Mapping[bool | None, str]] = {True: "on", False: "off", None: "not shown"}
+
+
+def _check_log(
+    log: EventLog | None, pcrs: Mapping[int, Mapping[int, bytes]], steps: Steps
+) -> tuple[tuple[Event, ...], frozenset[int]]:
+    if log is not None:
+        return explained(log, pcrs)
+    steps.skipped[steps.current] = "no log came along: registers are compared as they are"
+    return (), frozenset()
 
 
 def _check_registers(attest: Attest, pcrs: Mapping[int, Mapping[int, bytes]], alg: int) -> None:

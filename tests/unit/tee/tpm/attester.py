@@ -101,6 +101,7 @@ class Attester:
     alg: int = SHA256
     attest: Attest = QUOTED
     pcrs: dict[int, dict[int, bytes]] = field(default_factory=lambda: dict(PCRS))
+    event_log: bytes | None = None
 
     def evidence(self) -> bytes:
         data = self.attest.to_bytes()
@@ -108,6 +109,7 @@ class Attester:
             attest=data,
             signature=sign(self.key, data, self.scheme, self.alg),
             pcrs=self.pcrs,
+            event_log=self.event_log,
         ).to_bytes()
 
 
