@@ -58,11 +58,11 @@ def _evaluate(name: str, expression: str, context: Any) -> Check:
     error, value = _attempt(lambda: cel.compile(expression).execute(context))
     if error is not None:
         why = f"assertion {name!r} cannot be evaluated: {error}"
-        return failed(rule, why, "mend the expression; broch inspect shows the claims")
+        return failed(rule, why, "mend the expression; broch verify --json shows the claims")
     if value is True:
         return passed(rule, expression)
     if value is False:
-        hint = "broch inspect shows the claims that the expression is about"
+        hint = "broch verify --json shows the claims that the expression is about"
         return failed(rule, f"assertion {name!r} does not hold: {expression}", hint)
     why = f"assertion {name!r} gives {type(value).__name__}, expected true or false"
     return failed(rule, why, "write an expression that is true or false")
