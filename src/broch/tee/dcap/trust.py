@@ -102,7 +102,7 @@ def establish(chain: bytes, kind: Kind, endorsements: Endorsements, steps: Steps
     if not endorsements.anchors:
         raise UndecidedError(
             "the endorsements name no root to trust",
-            hint="name Intel's SGX root certificate as an anchor",
+            hint="fetch the collateral, which brings Intel's root along, or name it as an anchor",
         )
     collateral = Collateral.from_items(endorsements.items)
     anchors = tuple(endorsements.anchors)
