@@ -146,17 +146,19 @@ class Ring:
         starts = self._starts(self._out_base)
         find_room, wake_up = self._find_room, _wake_up
         slot, start, stamp, room = 0, starts[0], _STEP, SLOTS
-        most = SLOT_SIZE  # a message of one slot may have so many bytes; 0 while there is no room
+        most = SLOT_SIZE  # a message of one slot may have so many bytes; -1 while there is no room
 
         def send(message: bytes) -> None:
             nonlocal slot, start, stamp, room, most
             size = len(message)
-            if not 0 < size <= most:
+            if size > most:
                 send_slowly(message)
                 return
             memory[start : start + size] = message
             words[slot] = stamp + size
             # The other side has it: what follows costs it no time.
+            if not size:  # or has nothing: the word of an empty message says "not there yet"
+                raise bad_length(size)
             if flags[8]:
                 wake_up(wake)
             slot = (slot + 1) & _MASK
@@ -164,13 +166,18 @@ class Ring:
             if not slot:
                 stamp += _STEP
             room -= 1
-            if not room:
-                most = 0
+            if room:
+                memory[start] = 0  # the other side had this slot last: bring it here in time
+            else:
+                most = -1
+
+        def bad_length(size: int) -> InternalError:
+            return InternalError(f"a message has 1 to {MAX_MESSAGE} bytes, not {size}")
 
         def send_slowly(message: bytes) -> None:
             nonlocal stamp, room, most
             if not 0 < len(message) <= MAX_MESSAGE:
-                raise InternalError(f"a message has 1 to {MAX_MESSAGE} bytes, not {len(message)}")
+                raise bad_length(len(message))
             for begin in range(0, len(message), SLOT_SIZE):
                 if not room:
                     room, most = find_room(sent()), SLOT_SIZE

@@ -140,6 +140,24 @@ def test_no_other_size_goes(plain: Pair, size: int) -> None:
     assert plain.enclave.receive(0) is None
 
 
+def test_an_empty_message_spoils_nothing(pair: Pair) -> None:
+    """Full, and half way round, where other words were in the slots before."""
+    for turn in range(2):
+        for number in range(SLOTS):
+            pair.host.send(content(number + 1))
+        with pytest.raises(InternalError, match="a message has 1"):
+            pair.host.send(b"")
+        for number in range(SLOTS):
+            assert pair.enclave.receive(0) == content(number + 1)
+        assert pair.enclave.receive(0) is None
+        for _ in range(SLOTS // 2 + turn):
+            with pytest.raises(InternalError, match="a message has 1"):
+                pair.host.send(b"")
+            assert pair.enclave.receive(0) is None
+            pair.host.send(b"x")
+            assert pair.enclave.receive(0) == b"x"
+
+
 def test_it_goes_round_many_times(pair: Pair) -> None:
     for number in range(5 * SLOTS + 3):
         message = content(number % (3 * SLOT_SIZE) + 1)
