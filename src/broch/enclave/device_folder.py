@@ -18,7 +18,7 @@ from typing import Final
 import cbor2
 import msgspec
 
-from broch.errors import DecodeError, UndecidedError, UntrustedError
+from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
 from broch.tee.contract import Endorsements
 
 SECRET_SIZE: Final = 32  # bytes
@@ -26,15 +26,37 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
 def make(folder: Path) -> None:
-    """Make a device with a new secret, unless there is one."""
-    (folder / "nv").mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    """Make a device with a new secret, unless there is one.
+
+    Raises:
+        UntrustedError: the folder is another user's.
+        UndecidedError: a device was here, and its secret is gone.
+        UsageError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(folder, folder.stat())
+        folder.chmod(0o700)
+        (folder / "nv").mkdir(mode=0o700, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(f"cannot make the folder: {exc.strerror}", place=str(folder)) from None
     if not (folder / "secret").exists():
+        _check_new(folder)
         fresh = folder / f".secret-{os.getpid()}"
         write_private(fresh, os.urandom(SECRET_SIZE))
         with contextlib.suppress(FileExistsError):  # somebody else was faster: theirs it is
             os.link(fresh, folder / "secret")
         fresh.unlink()
+
+
+def _check_new(folder: Path) -> None:
+    """A device that ran has sealed and signed under its secret: with a new one it is another."""
+    if (folder / "endorsements").exists():
+        raise UndecidedError(
+            "the device's secret is gone, and what was sealed under it cannot be read",
+            place=str(folder / "secret"),
+            hint=f"put it back; or move {folder} away, and a device with a new secret is made",
+        )
 
 
 def read_secret(folder: Path) -> bytes:
@@ -45,8 +67,8 @@ def read_secret(folder: Path) -> bytes:
         UndecidedError: it is not there.
         DecodeError: it is not a secret.
     """
-    check_private(folder)
-    check_private(folder / "secret")
+    for path in (folder, folder / "nv", folder / "secret"):
+        check_private(path)
     secret = (folder / "secret").read_bytes()
     if len(secret) != SECRET_SIZE:
         raise DecodeError(len(secret), f"expected {SECRET_SIZE} bytes", what=f"{folder}/secret")
@@ -64,17 +86,21 @@ def check_private(path: Path) -> None:
         status = path.stat()
     except OSError as exc:
         raise UndecidedError(f"{exc.strerror}", place=str(path)) from None
-    if status.st_uid != os.geteuid():
-        raise UntrustedError(
-            f"belongs to user {status.st_uid}, not to you (user {os.geteuid()})",
-            place=str(path),
-            hint="use a BROCH_HOME of your own",
-        )
+    _check_owner(path, status)
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise UntrustedError(
             f"others may use it (mode {stat.S_IMODE(status.st_mode):04o})",
             place=str(path),
             hint=f"chmod go= {path}, and make the device anew if others may have read it",
+        )
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise UntrustedError(
+            f"belongs to user {status.st_uid}, not to you (user {os.geteuid()})",
+            place=str(path),
+            hint="use a BROCH_HOME of your own",
         )
 
 
@@ -90,11 +116,16 @@ class FileNonVolatile:
         return self._folder / name
 
     def get(self, name: str) -> bytes | None:
-        """What was put under ``name``."""
-        try:
-            return self._path(name).read_bytes()
-        except FileNotFoundError:
+        """What was put under ``name``.
+
+        Raises:
+            UntrustedError: the file is another user's, or others may use it.
+        """
+        path = self._path(name)
+        if not path.exists():
             return None
+        check_private(path)
+        return path.read_bytes()
 
     def put(self, name: str, value: bytes) -> None:
         """Keep ``value`` under ``name``; a power cut after this does not bring the old one back."""
@@ -125,6 +156,8 @@ def save_endorsements(folder: Path, endorsements: Endorsements) -> None:
     path = folder / "endorsements"
     data = cbor2.dumps([list(endorsements.anchors), dict(endorsements.items)], canonical=True)
     # They are the same at every start, which may be ended while it writes.
+    if path.exists():
+        check_private(path)
     if not path.exists() or path.read_bytes() != data:
         write_private(path, data)
 

@@ -10,7 +10,7 @@ import pytest
 
 from broch.enclave import device_folder
 from broch.enclave.device_folder import FileNonVolatile
-from broch.errors import DecodeError, UndecidedError, UntrustedError
+from broch.errors import DecodeError, UndecidedError, UntrustedError, UsageError
 from broch.tee.contract import Endorsements
 
 ENDORSEMENTS: Final = Endorsements(anchors=(b"root", b"other"), items={"crl": b"\0", "a": b""})
@@ -53,10 +53,42 @@ def test_making_closes_a_folder_that_was_open(tmp_path: Path) -> None:
     assert mode_of(tmp_path / "open") == 0o700
 
 
+def test_a_device_that_ran_gets_no_second_secret(folder: Path) -> None:
+    device_folder.save_endorsements(folder, ENDORSEMENTS)
+    (folder / "secret").unlink()
+    with pytest.raises(UndecidedError, match="the device's secret is gone") as caught:
+        device_folder.make(folder)
+    assert caught.value.place == str(folder / "secret")
+    assert caught.value.hint is not None
+    assert str(folder) in caught.value.hint
+    assert not (folder / "secret").exists()
+
+
+def test_a_device_whose_making_was_cut_off_is_made(folder: Path) -> None:
+    (folder / "secret").unlink()
+    device_folder.make(folder)
+    assert len(device_folder.read_secret(folder)) == device_folder.SECRET_SIZE
+
+
+def test_a_device_cannot_be_made_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot make the folder"):
+        device_folder.make(tmp_path / "file" / "device")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_the_folder_of_another_user_is_left_alone(folder: Path) -> None:
+    folder.chmod(0o755)
+    os.chown(folder, 12345, -1)
+    with pytest.raises(UntrustedError, match="belongs to user 12345"):
+        device_folder.make(folder)
+    assert mode_of(folder) == 0o755
+
+
 # Using one
 
 
-@pytest.mark.parametrize("name", ["", "secret"])
+@pytest.mark.parametrize("name", ["", "nv", "secret"])
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o601, 0o660, 0o777])
 def test_what_others_may_use_is_not_used(folder: Path, name: str, mode: int) -> None:
     path = folder / name
@@ -69,7 +101,7 @@ def test_what_others_may_use_is_not_used(folder: Path, name: str, mode: int) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-@pytest.mark.parametrize("name", ["", "secret"])
+@pytest.mark.parametrize("name", ["", "nv", "secret"])
 def test_what_another_user_owns_is_not_used(folder: Path, name: str) -> None:
     os.chown(folder / name, 12345, -1)
     with pytest.raises(UntrustedError, match=r"belongs to user 12345, not to you \(user 0\)"):
@@ -118,6 +150,14 @@ def test_names_in_memory_stay_in_memory(folder: Path, name: str) -> None:
         with pytest.raises(DecodeError, match="not a name in a device's memory"):
             call()
     assert os.listdir(folder / "nv") == []
+
+
+def test_memory_that_others_may_use_is_not_believed(folder: Path) -> None:
+    memory = FileNonVolatile(folder)
+    memory.put("counter", b"1")
+    (folder / "nv" / "counter").chmod(0o666)
+    with pytest.raises(UntrustedError, match="others may use it"):
+        memory.get("counter")
 
 
 def test_memory_changes_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

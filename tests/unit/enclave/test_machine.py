@@ -243,7 +243,7 @@ def test_a_device_that_fails_is_told_and_not_only_gone(
     make_node(folder=tmp_path / "d").close()
     for file in (tmp_path / "d" / "nv").iterdir():
         file.unlink()
-        file.mkdir()
+        file.mkdir(mode=0o700)
     with pytest.raises(MachineRefused) as caught:
         make_node(folder=tmp_path / "d")
     assert caught.value.code == "internal"
