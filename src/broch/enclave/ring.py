@@ -158,7 +158,7 @@ class Ring:
             words[slot] = stamp + size
             # The other side has it: what follows costs it no time.
             if not size:  # or has nothing: the word of an empty message says "not there yet"
-                raise bad_length(size)
+                raise _bad_length(size)
             if flags[8]:
                 wake_up(wake)
             slot = (slot + 1) & _MASK
@@ -171,13 +171,10 @@ class Ring:
             else:
                 most = -1
 
-        def bad_length(size: int) -> InternalError:
-            return InternalError(f"a message has 1 to {MAX_MESSAGE} bytes, not {size}")
-
         def send_slowly(message: bytes) -> None:
             nonlocal stamp, room, most
             if not 0 < len(message) <= MAX_MESSAGE:
-                raise bad_length(len(message))
+                raise _bad_length(len(message))
             for begin in range(0, len(message), SLOT_SIZE):
                 if not room:
                     room, most = find_room(sent()), SLOT_SIZE
@@ -396,6 +393,10 @@ class Ring:
         self._memory.close()  # and with it the copy of the descriptor that a mapping keeps
         for descriptor in (self._wake, self._wait):
             os.close(descriptor)
+
+
+def _bad_length(size: int) -> InternalError:
+    return InternalError(f"a message has 1 to {MAX_MESSAGE} bytes, not {size}")
 
 
 def _count(slot: int, stamp: int) -> int:
