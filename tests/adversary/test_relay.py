@@ -122,7 +122,7 @@ def stolen() -> Credential:
 def test_an_attacker_with_the_enclaves_key_relays_fresh_evidence(enclave: Enclave) -> None:
     """The evidence is genuine, fresh, answers the client's nonce, binds the right key: and is
     bound to the attacker's connection with the enclave, not to the client's with him."""
-    with pytest.raises(UntrustedError, match="another key, connection or challenge"):
+    with pytest.raises(UntrustedError, match="another key, claims, connection or challenge"):
         attack(relay(enclave, stolen()))
     assert len(enclave.served) == 1, "the enclave was asked, and answered"
     assert enclave.served[0].join().error is None
