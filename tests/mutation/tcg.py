@@ -17,7 +17,9 @@ from tests.unit.tee.tpm.attester import (
     Attester,
     certificate_items,
     certified,
+    certify_items,
     public,
+    sign,
     spki,
     tree,
 )
@@ -78,6 +80,7 @@ def tpm() -> Iterator[Mutation]:
     yield from at_step("event_log", logs())
     yield from at_step("key", keys())
     yield from at_step("key", certificates())
+    yield from at_step("key", certifications())
     made = sound()
     yield from ends_of(made, "tpm")
     for offset, bent in bent_bytes(made.evidence, 5):
@@ -247,6 +250,37 @@ def certificates() -> Iterator[Mutation]:
     items = {name: value for name, value in missing.endorsements.items.items() if name != "crl"}
     anchors = missing.endorsements.anchors
     yield replace(missing, endorsements=Endorsements(anchors=anchors, items=items))
+
+
+def certifications() -> Iterator[Mutation]:
+    """(2): one key of a TPM vouches for the one that quotes: signer, subject, type, challenge."""
+    by_other = Attester(key=AK_RSA)
+    good = certify_items(AK_EC, AK_RSA)
+    shown = of("certification", by_other, None, items={**ENROLLED, **good})
+    yield replace(shown, shows=lambda claims: claims.key.certified)
+    stranger = certify_items(ec_other(), AK_RSA)
+    asked = certify_items(AK_EC, AK_RSA, qualifying=NONCE)
+    quote = {"certify_info": QUOTED.to_bytes(), "certify_signature": sign(AK_EC, QUOTED.to_bytes())}
+    for name, items, error, check in (
+        ("a stranger's", stranger, UntrustedError, f"certification: the {NO_SIGNATURE}"),
+        ("of itself", certify_items(AK_RSA, AK_RSA), UntrustedError, "TPM certification"),
+        ("of another key", {"certified_public": public(ec_other())}, UntrustedError, "another key"),
+        ("another challenge", asked, UntrustedError, "another challenge"),
+        ("an unused challenge", {"certify_challenge": NONCE}, UntrustedError, "another challenge"),
+        ("a quote", quote, UntrustedError, "type 0x8018, not a certification"),
+        ("junk", {"certify_info": b"junk"}, UntrustedError, NO_SIGNATURE),
+        ("junk as signature", {"certify_signature": b"junk"}, DecodeError, "TPMT_SIGNATURE"),
+        ("junk as key", {"certified_public": b"junk"}, DecodeError, "TPMT_PUBLIC"),
+    ):
+        made = {**ENROLLED, **good, **items}
+        yield of(f"certification: {name}", by_other, error, check, made)
+    for bit in (FIXED_TPM, FIXED_PARENT, SENSITIVE_DATA_ORIGIN, RESTRICTED, SIGN, DECRYPT):
+        items = {**ENROLLED, **certify_items(AK_EC, AK_RSA, ATTESTATION ^ bit)}
+        check = "are not those of an attestation key"
+        yield of(f"certification: attribute {bit:x}", by_other, UntrustedError, check, items)
+    for name in good:
+        items = {**ENROLLED, **{other: good[other] for other in good if other != name}}
+        yield of(f"certification: no {name}", by_other, UndecidedError, f"lack {name}", items)
 
 
 def certified_by(

@@ -29,10 +29,11 @@ from broch.tee.tdx import VERIFIER as TDX_VERIFIER
 from broch.tee.tdx.verify import parse
 from broch.tee.tpm import VERIFIER
 from broch.tee.tpm.attest import Attest
+from broch.tee.tpm.certify import check_certified
 from broch.tee.tpm.evidence import Evidence
 from broch.tee.tpm.hcl import SNP, TDX, HclReport
 from broch.tee.tpm.reader import sized
-from broch.tee.tpm.verify import TpmClaims, check_certified
+from broch.tee.tpm.verify import TpmClaims
 from broch.wire import cbor
 from broch.wire.x509 import to_der
 

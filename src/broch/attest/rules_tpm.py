@@ -28,7 +28,8 @@ def rules(claims: Claims, policy: Policy, reference: Reference, at: datetime) ->
 def _key(claims: TpmClaims, reference: TpmReference) -> Check:
     key = claims.key
     if key.way == trust.AK_CERTIFICATE:
-        return passed("ak_attributes", "the certificate says that it is an attestation key")
+        whose = ", and it vouches for the one that signs" if key.certified else ""
+        return passed("ak_attributes", f"the certificate is of an attestation key{whose}")
     if key.attributes_checked:
         return passed("ak_attributes", "the key is restricted to what its TPM itself says")
     if reference.allow_unproved_key:

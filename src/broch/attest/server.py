@@ -62,7 +62,10 @@ _SELF_PROVING: Final = {
     "sgx": frozenset(known_items.ITEMS["sgx"]),
     "tdx": frozenset(known_items.ITEMS["tdx"]),
     "snp": frozenset({"vek", "ask", "crl"}),
-    "tpm": frozenset({"ak_certificate", "ak_issuer", "crl"}),
+    "tpm": frozenset(
+        {"ak_certificate", "ak_issuer", "crl"}
+        | {"certified_public", "certify_info", "certify_signature"}
+    ),
     "keystone": frozenset({"device_endorsement"}),
     "trustzone": frozenset({"attestation_key_certificate"}),
 }

@@ -61,6 +61,10 @@ ITEMS: Final[Mapping[str, Mapping[str, Form]]] = {
         "ak_certificate": Form.X509,
         "ak_issuer": Form.X509,
         "crl": Form.X509,
+        "certified_public": Form.BYTES,
+        "certify_info": Form.BYTES,
+        "certify_signature": Form.BYTES,
+        "certify_challenge": Form.BYTES,
     },
     "keystone": {
         "device_endorsement": Form.BYTES,

@@ -8,11 +8,14 @@
                       with ``crl``, its issuer's revocation list, or ``unsafe_no_crl``. Extended key
                       usage tcg-kp-AIKCertificate (2.23.133.8.3)
 
+The key that is endorsed so signs the quotes itself, or it vouches for another key of its TPM that
+does (:mod:`.certify`).
+
 Makers of TPMs have many roots, and none is pinned here: for certificates the anchors decide.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -27,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from broch.errors import DecodeError, UndecidedError, UntrustedError
 from broch.tee import roots as root_names
 from broch.tee.contract import Endorsements
+from broch.tee.tpm.certify import certified_key
 from broch.tee.tpm.public import Public, PublicKey
 from broch.wire.x509 import (
     Algorithm,
@@ -66,6 +70,7 @@ class Trusted:
     emulated: bool = False
     revocation_checked: bool = False
     attributes_checked: bool = False
+    certified: bool = False  # ``way`` is that of another key, which vouches for this one
 
     def __reduce__(self) -> tuple[Callable[..., "Trusted"], tuple[object, ...]]:
         spki = self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -80,6 +85,7 @@ def _restore(
     emulated: bool,
     revocation_checked: bool,
     attributes_checked: bool,
+    certified: bool,
 ) -> Trusted:
     return Trusted(
         key=_enrolled(spki),
@@ -88,6 +94,7 @@ def _restore(
         emulated=emulated,
         revocation_checked=revocation_checked,
         attributes_checked=attributes_checked,
+        certified=certified,
     )
 
 
@@ -103,13 +110,22 @@ def establish(endorsements: Endorsements, at: datetime) -> Trusted:
     ways = [name for name in _WAYS if name in items]
     if len(ways) != 1:
         raise UndecidedError(f"the endorsements have {len(ways)} of {', '.join(_WAYS)}, expected 1")
-    if ways[0] == AK_PUBLIC:
+    endorsed = _endorsed(ways[0], items, endorsements.anchors, at)
+    other = certified_key(items, endorsed.key)
+    # What nobody has shown of the key that vouches, nobody has shown of the other either.
+    return endorsed if other is None else replace(endorsed, key=other.key, certified=True)
+
+
+def _endorsed(
+    way: str, items: Mapping[str, bytes], anchors: tuple[bytes, ...], at: datetime
+) -> Trusted:
+    if way == AK_PUBLIC:
         public = Public.from_bytes(items[AK_PUBLIC])
         public.check_attestation()
         return Trusted(key=public.key, way=AK_PUBLIC, attributes_checked=True)
-    if ways[0] == ATTESTATION_KEY:
+    if way == ATTESTATION_KEY:
         return Trusted(key=_enrolled(items[ATTESTATION_KEY]), way=ATTESTATION_KEY)
-    return _certified(items, endorsements.anchors, at)
+    return _certified(items, anchors, at)
 
 
 def _enrolled(der: bytes) -> PublicKey:

@@ -1,7 +1,7 @@
-"""Is this TPM quote authentic, and is this key of a TPM's? No I/O, no clock.
+"""Is this TPM quote authentic? No I/O, no clock.
 
 For the endorsements see :mod:`.trust`. Sources: TPM 2.0 Library, part 1, section 31 (attestation)
-and part 3, 18.4 (TPM2_Quote), 18.2 (TPM2_Certify); for the event log see :mod:`.event_log`.
+and part 3, 18.4 (TPM2_Quote); for the event log see :mod:`.event_log`.
 """
 
 import hashlib
@@ -15,10 +15,9 @@ from broch.errors import UntrustedError
 from broch.tee.contract import Claims, Endorsements
 from broch.tee.steps import Steps
 from broch.tee.tpm import trust
-from broch.tee.tpm.attest import CERTIFY, QUOTE, Attest
+from broch.tee.tpm.attest import QUOTE, Attest
 from broch.tee.tpm.event_log import Event, EventLog, explained, secure_boot
 from broch.tee.tpm.evidence import Evidence
-from broch.tee.tpm.public import Public, PublicKey
 from broch.tee.tpm.reader import BANKS, HASHES
 from broch.tee.tpm.signature import Signature
 from broch.tee.tpm.trust import Trusted
@@ -75,6 +74,7 @@ def verify(evidence: bytes, endorsements: Endorsements, *, at: datetime) -> TpmC
         emulated=trusted.emulated,
         details={
             "endorsed_by": trusted.way,
+            "ak_certified": "by that key (TPM2_Certify)" if trusted.certified else "no",
             "root": trusted.root_name,
             "revocation": "checked" if trusted.revocation_checked else "not checked",
             "ak_attributes": "checked" if trusted.attributes_checked else "not shown",
@@ -125,26 +125,3 @@ def _check_registers(attest: Attest, pcrs: Mapping[int, Mapping[int, bytes]], al
             digest.update(pcrs[selection.bank][index])
     if not hmac.compare_digest(digest.digest(), attest.pcr_digest):
         raise UntrustedError("the registers are not those that the TPM has digested")
-
-
-def check_certified(
-    attest: bytes, signature: bytes, *, signer: PublicKey, public: bytes, qualifying: bytes
-) -> Public:
-    """The key ``public`` (TPMT_PUBLIC) is in the TPM of ``signer``: TPM2_Certify.
-
-    Raises:
-        DecodeError: a structure cannot be read.
-        UntrustedError: signature, name or qualifying data do not hold.
-    """
-    # (1) The signature of a key that is believed already.
-    Signature.from_bytes(signature).check(signer, attest, "TPM certification")
-    # (2) It is a certification, of this key, for this challenge.
-    found = Attest.from_bytes(attest)
-    if found.type != CERTIFY:
-        raise UntrustedError(f"the TPM signed type 0x{found.type:04x}, not a certification")
-    if not hmac.compare_digest(found.extra_data, qualifying):
-        raise UntrustedError("the certification is for another challenge")
-    key = Public.from_bytes(public)
-    if not hmac.compare_digest(found.name, key.name()):
-        raise UntrustedError("the certification is of another key")
-    return key

@@ -151,3 +151,17 @@ def certificate_items(made: Tree, **crl: Any) -> dict[str, bytes]:
         "ak_issuer": made.der("issuer"),
         "crl": made.crl("issuer", **crl),
     }
+
+
+def certify_items(
+    signer: Key, subject: Key, attributes: int = ATTESTATION, qualifying: bytes = b""
+) -> dict[str, bytes]:
+    """What TPM2_Certify gives: ``signer`` vouches for ``subject`` of the same TPM."""
+    described = public(subject, attributes)
+    name = SHA256.to_bytes(2, "big") + hashlib.sha256(described).digest()
+    info = certified(name, extra_data=qualifying).to_bytes()
+    return {
+        "certified_public": described,
+        "certify_info": info,
+        "certify_signature": sign(signer, info),
+    }
