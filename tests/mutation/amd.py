@@ -266,7 +266,8 @@ def items() -> Iterator[Mutation]:
     made = base(Attester(), UndecidedError)
     for item in ("vek", "ask", "crl"):
         missing = with_items(made.endorsements, {item: None})
-        yield replace(made, name=f"snp without {item}", endorsements=missing, check=f"lack {item}")
+        bad = replace(made, name=f"snp without {item}", endorsements=missing, check=f"lack {item}")
+        yield replace(bad, step="crl" if item == "crl" else "chain")
     nobody = Endorsements(anchors=(), items=made.endorsements.items)
     yield replace(made, name="snp without an anchor", endorsements=nobody, check="no root to trust")
     other = Attester().change("ark", common="Broch Emulated Other Root").tree.der("ark")

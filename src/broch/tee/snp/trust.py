@@ -76,12 +76,14 @@ def establish(endorsements: Endorsements, steps: Steps) -> Trusted:
             hint="name AMD's ARK of the product line as an anchor",
         )
     vek, ask = (endorsements.item(name, _FETCH) for name in (VEK, ASK))
-    no_list = CRL not in endorsements.items and UNSAFE_NO_CRL in endorsements.items
-    crl = None if no_list else endorsements.item(CRL, _FETCH)
+    crl = endorsements.items.get(CRL)
     ends = (vek, ask, crl, tuple(endorsements.anchors))
     trusted = endorsements.cache.get(("snp chain", *ends), lambda: _chain(*ends, steps))
     steps.check_again(trusted.windows)
     if crl is None:
+        steps.current = "crl"
+        if UNSAFE_NO_CRL not in endorsements.items:
+            endorsements.item(CRL, _FETCH)  # which says that it is missing
         steps.skipped[CRL] = "no list was given"
     return trusted
 
