@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from broch.attest.checks import Check, failed, passed, skipped
+from broch.attest.endorsements.items import ITEMS
+from broch.attest.endorsements.loading import STEP as UNDECIDED
 from broch.errors import BrochError, MalformedError, UndecidedError
 from broch.tee.contract import Claims
 
 #: Rules where it failed before the first step, or whoever wrote the verifier names no steps.
 MALFORMED: Final = "well_formed"
-UNDECIDED: Final = "endorsements"
 UNTRUSTED: Final = "authentic"
 _STOPS: Final = {MalformedError: MALFORMED, UndecidedError: UNDECIDED}
 _DCAP: Final = (
@@ -95,7 +96,17 @@ STEPS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("mac", "(3), (4) by the key that follows from exactly this text and layout"),
     ),
 }
+# Steps at which only endorsements are read: what is malformed there, no attester can mend.
+_READ_THERE: Final = {
+    "sgx": ("crl", "tcb_info", "qe_identity"),
+    "tdx": ("crl", "tcb_info", "qe_identity"),
+    "snp": ("chain", "crl"),
+    "tpm": ("key",),
+    "trustzone": ("key",),
+    "sancus": ("key",),
+}
 _HINT: Final = "ask the attester for new evidence, and find out who changed this one"
+_MEND: Final = "the fault is in the endorsements, not in the evidence: fetch that one anew"
 _MISSING: Final = "get what is missing, then ask again"
 _DEFAULT: Final = ((UNTRUSTED, "its verifier says so"),)
 
@@ -110,13 +121,20 @@ def _made(steps: tuple[tuple[str, str], ...], without: Mapping[str, str]) -> Ite
         yield skipped(rule, without[rule]) if rule in without else passed(rule, what)
 
 
+def _hint(tee: str, error: BrochError) -> str:
+    if isinstance(error, UndecidedError):
+        return _MISSING
+    is_endorsement = error.step in _READ_THERE.get(tee, ()) or error.place in ITEMS.get(tee, {})
+    return _MEND if is_endorsement and isinstance(error, MalformedError) else _HINT
+
+
 def stopped(tee: str, error: BrochError) -> Iterator[Check]:
     """The checks of a verification that ``error`` ended: those made, the failed, those not reached.
 
     An error without a step came before the first one.
     """
     steps = STEPS.get(tee, ())
-    hint = error.hint or (_MISSING if isinstance(error, UndecidedError) else _HINT)
+    hint = error.hint or _hint(tee, error)
     rules = [rule for rule, _ in steps]
     if error.step in rules:
         at = rules.index(error.step)

@@ -1,6 +1,8 @@
 """The table of a verification that failed: what held, what failed, what was not reached."""
 
+import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from tests.unit.attest import support
 from tests.unit.attest.support import outcomes
 
 from broch.attest.checks import Outcome
+from broch.attest.endorsements import load
 from broch.attest.result import Result, Status
 from broch.attest.steps import STEPS, stopped
 from broch.errors import MalformedError, PolicyError, UndecidedError, UntrustedError
@@ -109,6 +112,71 @@ def test_what_is_missing_is_missed_at_a_step() -> None:
     assert (failing_step(result), result.exit_code) == ("chain", 6)
     assert outcomes(result)["format"] is PASSED
     assert result.to_dict()["parts"][0]["trustworthiness"] == {}
+
+
+def test_a_list_that_is_missing_is_missed_where_lists_are_checked() -> None:
+    """The chain before it is whole, and is said to be."""
+    case = support.snp()
+    without = with_items(case.endorsements, {"crl": None})
+    result = case.examine(source=lambda tee, data: without)
+    assert (failing_step(result), result.exit_code) == ("crl", 6)
+    assert outcomes(result)["chain"] is PASSED
+    broken = with_items(without, {"ask": without.items["vek"]})
+    result = case.examine(source=lambda tee, data: broken)
+    assert (failing_step(result), result.exit_code) == ("chain", 4)
+
+
+def dcap_folder(folder: Path, case: support.Case, **changes: str | None) -> Path:
+    """Collateral as one document, with members changed or (None) left out."""
+    items = case.endorsements.items
+    binary = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
+    members: dict[str, str | None] = {
+        name: data.hex() if name in binary else data.decode() for name, data in items.items()
+    }
+    kept = {name: text for name, text in {**members, **changes}.items() if text is not None}
+    (folder / "collateral.json").write_text(json.dumps(kept))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["root_ca_crl", "tcb_info", "qe_identity_signature"])
+def test_collateral_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
+    case = support.sgx()
+    folder = dcap_folder(tmp_path, case, **{name: None})
+    anchors = case.endorsements.anchors
+    result = case.examine(source=lambda tee, data: load(folder, tee, data, anchors=anchors))
+    assert (result.status, result.exit_code) == (Status.UNDECIDED, 6)
+    assert f"lack {name}" in str(result.error)
+    assert "fetch the collateral" in str(result.hint)
+
+
+def test_whole_collateral_is_accepted(tmp_path: Path) -> None:
+    case = support.sgx()
+    folder, anchors = dcap_folder(tmp_path, case), case.endorsements.anchors
+    result = case.examine(source=lambda tee, data: load(folder, tee, data, anchors=anchors))
+    assert result.error is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [(None, "not JSON"), ("zz", "root_ca_crl cannot be decoded"), ("00", "root_ca_crl")],
+)
+def test_collateral_that_is_malformed_is_named(
+    tmp_path: Path, text: str | None, problem: str
+) -> None:
+    """Nobody is sent to the attester for what is wrong with endorsements."""
+    case = support.sgx()
+    folder, anchors = dcap_folder(tmp_path, case, root_ca_crl=text), case.endorsements.anchors
+    if text is None:
+        (folder / "collateral.json").write_text("{")
+    result = case.examine(source=lambda tee, data: load(folder, tee, data, anchors=anchors))
+    assert (result.status, result.exit_code) == (Status.MALFORMED, 3)
+    assert problem in str(result.error)
+    assert "not in the evidence" in str(result.hint)
+    if text == "00":  # a list that is none is found where lists are checked
+        assert failing_step(result) == "crl"
+    else:
+        assert failing_step(result) == "endorsements"
+        assert str(folder / "collateral.json") in str(result.error)
 
 
 def test_before_the_first_step() -> None:

@@ -82,11 +82,14 @@ def _read(path: Path, name: str, tee: str) -> Iterator[tuple[str, bytes]]:
     if name == _COLLATERAL and tee in ("sgx", "tdx"):
         from broch.tee.dcap.collateral import items_from_json
 
-        yield from items_from_json(_content(path)).items()
+        yield from items_from_json(_content(path), place).items()
     elif name == _CERT_TABLE and tee == "snp":
         from broch.tee.snp import cert_table
 
-        yield from cert_table.items(_content(path)).items()
+        try:
+            yield from cert_table.items(_content(path)).items()
+        except DecodeError as exc:
+            raise DecodeError(exc.offset, exc.problem, what=place) from None
     elif name == _ARK and tee == "snp":
         yield _ARK, to_der(_content(path), place)
     else:

@@ -1,7 +1,9 @@
 """From a folder to what a verifier takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from broch.attest.endorsements import roots
 from broch.attest.endorsements.folder import read_folder
@@ -9,8 +11,27 @@ from broch.attest.endorsements.items import ITEMS
 from broch.attest.endorsements.needs import wanted
 from broch.attest.endorsements.store import Store, is_store
 from broch.attest.endorsements.subject import Subject
-from broch.errors import UndecidedError
+from broch.errors import BrochError, MalformedError, UndecidedError, UntrustedError
 from broch.tee.contract import Endorsements
+
+#: The step at which a verification ends that has no endorsements to begin with.
+STEP: Final = "endorsements"
+_AT_FAULT: Final = {
+    MalformedError: "the fault is in the endorsements, not in the evidence: fetch that one anew",
+    UntrustedError: "the endorsements were changed since they were stored: fetch them anew",
+}
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What is wrong in here is wrong with endorsements, and its errors say so."""
+    try:
+        yield
+    except BrochError as exc:
+        exc.step = STEP
+        hints = (hint for kind, hint in _AT_FAULT.items() if isinstance(exc, kind))
+        exc.hint = exc.hint or next(hints, None)
+        raise
 
 
 def load(
@@ -38,7 +59,8 @@ def load(
     elif is_store(folder):
         found = from_store(Store(folder), tee, evidence)
     else:
-        found = read_folder(folder, tee)
+        with _reading():
+            found = read_folder(folder, tee)
     if not anchors:
         return found
     return Endorsements(anchors=tuple(dict.fromkeys((*found.anchors, *anchors))), items=found.items)
@@ -48,9 +70,10 @@ def from_store(store: Store, tee: str, evidence: bytes) -> Endorsements:
     """What a store has for ``evidence``; see :func:`load`."""
     found: dict[str, bytes] = {}
     for subject in subjects(store, tee, evidence):
-        entry = store.entry(subject)
-        if entry is not None:
-            found |= store.items(entry)
+        with _reading():
+            entry = store.entry(subject)
+            if entry is not None:
+                found |= store.items(entry)
     items = {name: data for name, data in found.items() if name in ITEMS.get(tee, {})}
     arks = [found["ark"]] if "ark" in found else []
     anchors = (*roots.built_in(tee), *roots.pinned(tee, arks), *roots.in_items(tee, items))

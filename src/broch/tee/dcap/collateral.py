@@ -54,18 +54,21 @@ NAMES = tuple(item.name for item in fields(Collateral))
 _AS_HEX = ("root_ca_crl", "pck_crl", "tcb_info_signature", "qe_identity_signature")
 
 
-def items_from_json(data: bytes) -> dict[str, bytes]:
+def items_from_json(data: bytes, what: str = "collateral") -> dict[str, bytes]:
     """Items of endorsements from a QuoteCollateralV3 document, as PCCS clients exchange it.
 
     Binary members are hex there, the others text; members that are not collateral are left out.
+    Which ones are missing is for the verifier to say; ``what`` is the document's name in errors.
 
     Raises:
         DecodeError: not such a document.
     """
-    what = "collateral"
     document: dict[str, Any] = strict_json.document(data, what)
+    present = [name for name in NAMES if name in document]
+    if not present:
+        raise DecodeError(0, "none of its members is collateral", what=what)
     items: dict[str, bytes] = {}
-    for name in NAMES:
+    for name in present:
         value = strict_json.text(document, name, what)
         try:
             items[name] = bytes.fromhex(value) if name in _AS_HEX else value.encode()

@@ -49,7 +49,15 @@ def test_json_that_is_not(change: dict[str, object]) -> None:
         items_from_json(json.dumps({**document(), **change}).encode())
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_missing_is_left_out(name: str) -> None:
+    """It is for the verifier to say that it lacks it: nothing is wrong with what is there."""
+    rest = {key: value for key, value in document().items() if key != name}
+    items = items_from_json(json.dumps(rest).encode())
+    assert set(items) == set(NAMES) - {name}
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"other": 1}'])
 def test_no_collateral(data: bytes) -> None:
     with pytest.raises(DecodeError):
         items_from_json(data)
