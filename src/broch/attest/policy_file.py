@@ -34,8 +34,11 @@ from broch.tee.snp.product import Product, Tcb
 from broch.wire.toml_places import Table, near, parse, read
 
 MAX_GRACE: Final = 3650  # days
+MAX_AGE: Final = 3 * 60 * 60  # seconds that the certificate of a Nitro document lives
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]?", re.ASCII)
+_ABI: Final = re.compile(r"(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})", re.ASCII)
+_MAX_BYTE: Final = 255
 _ADVISORY: Final = re.compile(r"[A-Z0-9-]{1,64}")
 _HASHES: Final = (32, 48, 64)
 # TEE -> sizes of measurements and of signers, bytes.
@@ -255,7 +258,7 @@ def _tdx(table: Table, common: dict[str, Any]) -> Reference:
 
 
 def _snp(table: Table, common: dict[str, Any]) -> Reference:
-    from broch.attest.rules_amd import PLATFORM_BITS
+    from broch.attest.rules_amd import PLATFORM_BITS, POLICY_BITS
 
     lines = [product.value for product in Product]
     products = frozenset(
@@ -286,9 +289,24 @@ def _snp(table: Table, common: dict[str, Any]) -> Reference:
         require_platform=_names(table, "require_platform", tuple(PLATFORM_BITS)),
         allow_migration_agent=table.flag("allow_migration_agent"),
         forbid_smt=table.flag("forbid_smt"),
+        forbid_cxl=table.flag("forbid_cxl"),
+        require_policy=_names(table, "require_policy", tuple(POLICY_BITS)),
+        min_abi=_min_abi(table),
+        author_keys=_hexes(table, "author_keys", (48,)),
     )
     _check_signed(table, reference, [("min_version", has_version)])
     return reference
+
+
+def _min_abi(table: Table) -> tuple[int, int]:
+    if not table.has("min_abi"):
+        return 0, 0
+    text = table.text("min_abi")
+    match = _ABI.fullmatch(text)
+    if match is None or max(map(int, match.groups())) > _MAX_BYTE:
+        table.wrong("min_abi", f"min_abi is {text!r:.80}, which is no version", 'like "1.55"')
+        return 0, 0
+    return int(match[1]), int(match[2])
 
 
 def _min_tcb(table: Table) -> Mapping[Product, Tcb]:
@@ -308,7 +326,11 @@ def _min_tcb(table: Table) -> Mapping[Product, Tcb]:
 
 
 def _nitro(table: Table, common: dict[str, Any]) -> Reference:
-    return NitroReference(**common, pcrs=_registers(table.table("pcrs"), (48,), 31))
+    return NitroReference(
+        **common,
+        pcrs=_registers(table.table("pcrs"), (48,), 31),
+        max_age_seconds=table.integer("max_age_seconds", 0, 1, MAX_AGE),
+    )
 
 
 def _psa(table: Table, common: dict[str, Any]) -> Reference:

@@ -69,6 +69,10 @@ class SnpReference(Reference):
     require_platform: frozenset[str] = frozenset()  # names of platform_info bits
     allow_migration_agent: bool = False
     forbid_smt: bool = False
+    forbid_cxl: bool = False
+    require_policy: frozenset[str] = frozenset()  # names of bits of the guest's policy
+    min_abi: tuple[int, int] = (0, 0)  # that the guest's policy asks of the firmware
+    author_keys: frozenset[bytes] = frozenset()  # digests of keys that vouch for ID keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +80,7 @@ class NitroReference(Reference):
     """Measurements are PCR0, signers PCR8."""
 
     pcrs: Registers = field(default_factory=lambda: _NONE)
+    max_age_seconds: int = 0  # 0: as long as the document's certificate is valid (3 hours)
 
     def named_by(self) -> str:
         """See :meth:`Reference.named_by`."""

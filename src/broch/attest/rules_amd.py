@@ -5,7 +5,7 @@ firmware ABI 1.58, tables 9 (guest policy) and 24 (platform_info); AWS, attestat
 """
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from broch.attest.checks import Check, compared, failed, one_of, passed, skipped
@@ -17,10 +17,19 @@ from broch.tee.snp import report as bits
 from broch.tee.snp.report import SigningKey
 from broch.tee.snp.verify import SnpClaims
 
-PLATFORM_BITS: Final = {
-    name: getattr(bits, f"PLATFORM_{name}")
-    for name in ("TSME", "ECC", "RAPL_DIS", "CIPHERTEXT_HIDING", "ALIAS_CHECK_COMPLETE", "TIO")
+PLATFORM_BITS: Final = {name: bit for name, bit in bits.PLATFORM_BITS.items() if name != "SMT"}
+# What makes a guest's policy stricter; SMT, CXL, migration agents and debugging make it laxer.
+POLICY_BITS: Final = {
+    name: bits.POLICY_BITS[name]
+    for name in (
+        "SINGLE_SOCKET",
+        "MEM_AES_256_XTS",
+        "RAPL_DIS",
+        "CIPHERTEXT_HIDING",
+        "PAGE_SWAP_DISABLE",
+    )
 }
+_SKEW: Final = timedelta(seconds=60)  # by which the clocks of a hypervisor and ours may differ
 _BOOT: Final = "boot the image that was measured"
 
 
@@ -29,9 +38,9 @@ def rules(claims: Claims, policy: Policy, reference: Reference, at: datetime) ->
     if isinstance(claims, SnpClaims):
         yield from _snp(claims, reference if isinstance(reference, SnpReference) else _NO_SNP)
     elif isinstance(claims, NitroClaims):
-        yield from _nitro(
-            claims, reference if isinstance(reference, NitroReference) else NitroReference()
-        )
+        nitro = reference if isinstance(reference, NitroReference) else NitroReference()
+        yield from _nitro(claims, nitro)
+        yield _age(claims, nitro, at)
     else:
         why = f"claims of {claims.tee} without its report"
         yield failed("report", why, "verify the report itself")
@@ -49,13 +58,12 @@ def _snp(claims: SnpClaims, reference: SnpReference) -> Iterator[Check]:
     hint = "request the report at the privilege level of the code that you trust"
     yield compared("vmpl", why, report.vmpl in reference.vmpls, hint)
     yield _migration(claims, reference)
-    if reference.forbid_smt:
-        off = not report.policy & bits.POLICY_SMT
-        why = f"the guest policy {'forbids' if off else 'allows'} SMT"
-        yield compared("smt", why, off, "start the guest without SMT")
+    yield from _guest_policy(claims, reference)
     yield from _platform(claims, reference)
     if reference.host_data:
         yield one_of("host_data", "HOST_DATA", report.host_data, reference.host_data, hint=_BOOT)
+    if reference.author_keys:
+        yield _author(claims, reference)
 
 
 def _product(claims: SnpClaims, reference: SnpReference) -> Check:
@@ -87,6 +95,42 @@ def _migration(claims: SnpClaims, reference: SnpReference) -> Check:
     return failed("migration", why, "start the guest with MIGRATE_MA off")
 
 
+def _guest_policy(claims: SnpClaims, reference: SnpReference) -> Iterator[Check]:
+    """What the firmware holds the host to for as long as the guest runs."""
+    policy = claims.report.policy
+    for name, is_forbidden, bit in (
+        ("SMT", reference.forbid_smt, bits.POLICY_SMT),
+        ("CXL", reference.forbid_cxl, bits.POLICY_CXL_ALLOW),
+    ):
+        if is_forbidden:
+            off = not policy & bit
+            why = f"the guest policy {'forbids' if off else 'allows'} {name}"
+            yield compared(name.lower(), why, off, f"start the guest without {name}")
+    for name in sorted(reference.require_policy):
+        on = bool(policy & POLICY_BITS[name])
+        why = f"the guest policy {'asks' if on else 'does not ask'} for {name}"
+        yield compared(f"policy_{name.lower()}", why, on, f"start the guest with {name}")
+    if reference.min_abi != (0, 0):
+        found, wanted = claims.report.min_abi, reference.min_abi
+        why = f"the guest policy asks for ABI {_abi(found)} or newer, expected {_abi(wanted)}"
+        hint = "start the guest with a policy that asks for it"
+        yield compared("abi", why, found >= wanted, hint)
+
+
+def _abi(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def _author(claims: SnpClaims, reference: SnpReference) -> Check:
+    report = claims.report
+    if not report.author_key_enabled:
+        why = "no author vouches for the ID key, and the policy names authors"
+        return failed("author_key", why, "start the guest with an ID block that its author signed")
+    hint = "have the ID key signed by an author whom you trust"
+    found = report.author_key_digest
+    return one_of("author_key", "author key", found, reference.author_keys, hint=hint)
+
+
 def _platform(claims: SnpClaims, reference: SnpReference) -> Iterator[Check]:
     info = claims.report.platform_info
     for name in sorted(reference.require_platform):
@@ -109,3 +153,14 @@ def _nitro(claims: NitroClaims, reference: NitroReference) -> Iterator[Check]:
         yield one_of(f"pcr{index}", f"PCR{index}", found, accepted, hint=_BOOT)
     if not reference.pcrs:
         yield skipped("pcrs", "the policy names no PCRs besides the measurement (PCR0)")
+
+
+def _age(claims: NitroClaims, reference: NitroReference, at: datetime) -> Check:
+    """Beside the nonce: that a document was made for somebody does not say when."""
+    age = at - claims.timestamp
+    seconds = f"made {age.total_seconds():.0f} s before this verification"
+    if not reference.max_age_seconds:
+        return skipped("age", f"{seconds}; the policy bounds no age, only certificates do (3 h)")
+    why = f"{seconds}, expected at most {reference.max_age_seconds} s"
+    good = -_SKEW <= age <= timedelta(seconds=reference.max_age_seconds)
+    return compared("age", why, good, "ask for a new document, and compare the clocks")

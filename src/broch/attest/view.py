@@ -75,13 +75,23 @@ def _tdx(claims: Any) -> Plain:
 
 
 def _snp(claims: Any) -> Plain:
+    from broch.tee.snp.report import PLATFORM_BITS, POLICY_BITS
+
     names = ("reported_tcb", "current_tcb", "committed_tcb", "launch_tcb")
     return {
         "product": claims.product.value,
         "vmpl": claims.report.vmpl,
+        "policy": _bits(claims.report.policy, POLICY_BITS),
+        "platform_info": _bits(claims.report.platform_info, PLATFORM_BITS),
+        "min_abi": dict(zip(("major", "minor"), claims.report.min_abi, strict=True)),
+        "author_key_enabled": claims.report.author_key_enabled,
         "report": plain(claims.report),
         **{name: plain(getattr(claims, name)) for name in names},
     }
+
+
+def _bits(value: int, names: Mapping[str, int]) -> dict[str, bool]:
+    return {name.lower(): bool(value & bit) for name, bit in names.items()}
 
 
 def _nitro(claims: Any) -> Plain:

@@ -61,6 +61,10 @@ host_data = ["{A32}"]
 require_platform = ["ALIAS_CHECK_COMPLETE"]
 allow_migration_agent = true
 forbid_smt = true
+forbid_cxl = true
+require_policy = ["SINGLE_SOCKET", "CIPHERTEXT_HIDING"]
+min_abi = "1.55"
+author_keys = ["{A48}"]
 [snp.min_tcb.Genoa]
 boot_loader = 7
 tee = 0
@@ -77,6 +81,7 @@ microcode = 62
 measurements = ["{A48}"]
 signers = ["{A48}"]
 pcrs = {{ 1 = ["{A48}"], 2 = ["{A48}", "{"bb" * 48}"] }}
+max_age_seconds = 300
 
 [psa]
 firmware = ["{A32}", "{A48}"]
@@ -159,6 +164,10 @@ def test_every_key() -> None:
         require_platform=frozenset({"ALIAS_CHECK_COMPLETE"}),
         allow_migration_agent=True,
         forbid_smt=True,
+        forbid_cxl=True,
+        require_policy=frozenset({"SINGLE_SOCKET", "CIPHERTEXT_HIDING"}),
+        min_abi=(1, 55),
+        author_keys=frozenset({a48}),
         min_tcb={
             Product.GENOA: Tcb(boot_loader=7, tee=0, snp=14, microcode=72),
             Product.TURIN: Tcb(fmc=1, boot_loader=1, tee=1, snp=1, microcode=62),
@@ -168,6 +177,7 @@ def test_every_key() -> None:
         1: frozenset({a48}),
         2: frozenset({a48, b"\xbb" * 48}),
     }
+    assert found["nitro"].max_age_seconds == 300  # type: ignore[attr-defined]
     assert found["psa"] == PsaReference(
         firmware=frozenset({a32, a48}), allow_mac=True, client_ids=frozenset({-1, 3002})
     )
@@ -270,6 +280,11 @@ def test_the_shortest_policy_is_strict() -> None:
         ("[tdx.rtmrs]\n1 = []", 2, "1 is empty", None),
         ('[snp]\nproducts = ["Milano"]', 2, "'Milano', which is not known", "'Milan'"),
         ("[snp]\nvmpls = [4]", 2, "vmpls holds 4", None),
+        ('[snp]\nmin_abi = "1.x"', 2, "min_abi is '1.x', which is no version", '"1.55"'),
+        ('[snp]\nmin_abi = "256.0"', 2, "which is no version", '"1.55"'),
+        ('[snp]\nrequire_policy = ["DEBUG"]', 2, "'DEBUG', which is not known", None),
+        ('[snp]\nauthor_keys = ["00"]', 2, "author_keys holds 1 bytes, expected 48", None),
+        ("[nitro]\nmax_age_seconds = 0", 2, "max_age_seconds is 0, expected an integer", None),
         ("[sgx]\nproduct_ids = [1, 1]", 2, "product_ids holds 1 twice", None),
         ('[assertions]\nx = "claims.("', 2, "assertion 'x' is no CEL expression", None),
         ('[assertions]\nx = ""', 2, "x is empty", None),

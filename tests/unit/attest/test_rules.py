@@ -11,11 +11,12 @@ from tests.unit.attest.support import CASES, Case, failures, outcomes
 from broch.attest.checks import Outcome
 from broch.attest.reference import Reference
 from broch.attest.result import Status
+from broch.attest.rules_amd import POLICY_BITS
 from broch.attest.steps import STEPS
 from broch.tee.dcap.report import EINITTOKENKEY, INIT, MODE64BIT, PROVISIONKEY
 from broch.tee.dcap.tcb import TcbStatus
 from broch.tee.snp.product import Product, Tcb
-from broch.tee.snp.report import POLICY_DEBUG, POLICY_MIGRATE_MA, POLICY_SMT
+from broch.tee.snp.report import POLICY_CXL_ALLOW, POLICY_DEBUG, POLICY_MIGRATE_MA, POLICY_SMT
 from broch.tee.tdx.report import DEBUG, MIGRATABLE, PERFMON, SEPT_VE_DISABLE
 
 
@@ -302,6 +303,51 @@ def test_migration_agents_and_smt() -> None:
     assert failures(both.examine(both.policy(reference=single))) == ["smt"]
 
 
+def test_what_a_guests_policy_asks_for() -> None:
+    for name, bit in POLICY_BITS.items():
+        for policy, expected in ((0x30000 | bit, []), (0x30000, [f"policy_{name.lower()}"])):
+            case = support.snp(policy=policy)
+            asked = case.policy(reference=bent(case, require_policy=frozenset({name})))
+            assert failures(case.examine(asked)) == expected, name
+    for policy, expected in ((0x30000, []), (0x30000 | POLICY_CXL_ALLOW, ["cxl"])):
+        case = support.snp(policy=policy)
+        assert (
+            failures(case.examine(case.policy(reference=bent(case, forbid_cxl=True)))) == expected
+        )
+        assert not failures(case.examine())
+
+
+def test_the_abi_that_a_guests_policy_asks_for() -> None:
+    case = support.snp(policy=0x30000 | 1 << 8 | 55)
+    for wanted, expected in (((1, 55), []), ((1, 0), []), ((1, 56), ["abi"]), ((2, 0), ["abi"])):
+        result = case.examine(case.policy(reference=bent(case, min_abi=wanted)))
+        assert failures(result) == expected, wanted
+
+
+def test_whose_author_vouches_for_the_id_key() -> None:
+    own = b"a" * 48
+    for flags, digest, expected in (
+        (1, own, []),
+        (1, b"?" * 48, ["author_key"]),
+        (0, own, ["author_key"]),  # a digest that the firmware has not looked at
+    ):
+        case = support.snp(flags=flags, author_key_digest=digest)
+        reference = bent(case, author_keys=frozenset({own}))
+        assert failures(case.examine(case.policy(reference=reference))) == expected
+
+
+def test_assertions_see_bits_by_name() -> None:
+    case = support.snp(policy=0x30000 | POLICY_BITS["SINGLE_SOCKET"] | 1 << 8 | 55)
+    for expression, expected in (
+        ("claims.snp.policy.single_socket && !claims.snp.policy.debug", []),
+        ("claims.snp.policy.cxl_allow", ["assertion it"]),
+        ("claims.snp.min_abi.minor >= 55 && !claims.snp.author_key_enabled", []),
+        ("claims.snp.platform_info.tsme", ["assertion it"]),
+    ):
+        asserted = case.policy(assertions={"it": expression})
+        assert failures(case.examine(asserted)) == expected, expression
+
+
 def test_platform_bits_and_chips() -> None:
     case = support.snp(platform_info=1 << 5)
     for bits, expected in (
@@ -362,6 +408,16 @@ def test_nitro_registers() -> None:
         assert failures(case.examine(case.policy(reference=reference))) == expected
     signed = bent(case, signers=frozenset({b"?" * 48}))
     assert failures(case.examine(case.policy(reference=signed))) == ["signer"]
+
+
+def test_the_age_of_a_nitro_document() -> None:
+    case = support.nitro()
+    claims: Any = case.examine().parts[0].claims
+    bounded = case.policy(reference=bent(case, max_age_seconds=300))
+    for seconds, expected in ((0, []), (300, []), (301, ["age"]), (-60, []), (-61, ["age"])):
+        at = claims.timestamp + timedelta(seconds=seconds)
+        assert failures(case.examine(bounded, at=at)) == expected, seconds
+    assert outcomes(case.examine())["age"] is Outcome.SKIPPED
 
 
 def test_fields_without_a_size_of_their_own_are_compared_whole() -> None:

@@ -51,6 +51,18 @@ POLICY_RAPL_DIS: Final = 1 << 23
 POLICY_CIPHERTEXT_HIDING: Final = 1 << 24
 POLICY_PAGE_SWAP_DISABLE: Final = 1 << 25
 _POLICY_KNOWN: Final = (1 << 26) - 1
+#: Names of all that a guest's policy can say yes to.
+POLICY_BITS: Final = {
+    "SMT": POLICY_SMT,
+    "MIGRATE_MA": POLICY_MIGRATE_MA,
+    "DEBUG": POLICY_DEBUG,
+    "SINGLE_SOCKET": POLICY_SINGLE_SOCKET,
+    "CXL_ALLOW": POLICY_CXL_ALLOW,
+    "MEM_AES_256_XTS": POLICY_MEM_AES_256_XTS,
+    "RAPL_DIS": POLICY_RAPL_DIS,
+    "CIPHERTEXT_HIDING": POLICY_CIPHERTEXT_HIDING,
+    "PAGE_SWAP_DISABLE": POLICY_PAGE_SWAP_DISABLE,
+}
 # platform_info (table 24)
 PLATFORM_SMT: Final = 1 << 0
 PLATFORM_TSME: Final = 1 << 1
@@ -60,6 +72,15 @@ PLATFORM_CIPHERTEXT_HIDING: Final = 1 << 4
 PLATFORM_ALIAS_CHECK_COMPLETE: Final = 1 << 5
 PLATFORM_TIO: Final = 1 << 7
 _PLATFORM_KNOWN: Final = 0xBF
+PLATFORM_BITS: Final = {
+    "SMT": PLATFORM_SMT,
+    "TSME": PLATFORM_TSME,
+    "ECC": PLATFORM_ECC,
+    "RAPL_DIS": PLATFORM_RAPL_DIS,
+    "CIPHERTEXT_HIDING": PLATFORM_CIPHERTEXT_HIDING,
+    "ALIAS_CHECK_COMPLETE": PLATFORM_ALIAS_CHECK_COMPLETE,
+    "TIO": PLATFORM_TIO,
+}
 # flags
 _AUTHOR_KEY_EN: Final = 1 << 0
 _MASK_CHIP_KEY: Final = 1 << 1
@@ -165,6 +186,11 @@ class Report:
     def signing_key(self) -> SigningKey:
         """Which kind of key signed."""
         return SigningKey(self.flags >> 2)
+
+    @property
+    def min_abi(self) -> tuple[int, int]:
+        """The oldest firmware ABI (major, minor) under which the guest starts."""
+        return self.policy >> 8 & 0xFF, self.policy & 0xFF
 
     @property
     def author_key_enabled(self) -> bool:
