@@ -22,6 +22,7 @@ from broch.app.control_server import ControlServer
 from broch.app.counting import Counting
 from broch.app.descriptor import Descriptor, Operator
 from broch.app.home import AppLock, Home
+from broch.app.host_functions import check_defined
 from broch.app.journal import Journal
 from broch.app.module_run import ModuleRun
 from broch.app.native import check_device
@@ -122,6 +123,7 @@ class Supervisor:
     async def _start(self) -> None:
         for node in self.descriptor.nodes.values():
             check_device(self.descriptor, node, self._hardware)
+        check_defined(self.descriptor)
         self._over = asyncio.get_running_loop().create_future()
         folder = self._home.app(self.descriptor.app.name)
         self._lock = folder.lock()

@@ -427,4 +427,30 @@ def test_a_host_function_that_does_not_load(shared_home: Home, app_folder: Path)
     (app_folder / "host.py").write_text("def other(n): pass")
     error = fails(path, shared_home, "host")
     assert isinstance(error, UsageError)
-    assert str(error) == "host.py: has no function read"
+    assert str(error) == "app.toml:15: host.py has no function read"
+    assert error.hint == "known: other"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("from host2 import *", "host.py: has no function read"),
+        ("globals()['rea' + 'ds'] = len", "host.py: has no function read"),
+        ("read = 5", "host.py: has no function read"),
+    ],
+)
+def test_a_host_function_that_only_running_its_file_would_show(
+    shared_home: Home, app_folder: Path, code: str, message: str
+) -> None:
+    path = write_app(app_folder, "host")
+    (app_folder / "host.py").write_text(code)
+    (app_folder / "host2.py").write_text("other = 5")
+    assert str(fails(path, shared_home, "host")) == message
+
+
+def test_a_file_of_host_functions_that_is_not_python(shared_home: Home, app_folder: Path) -> None:
+    path = write_app(app_folder, "host")
+    (app_folder / "host.py").write_text("def other(n): pass\ndef read(:\n")
+    error = fails(path, shared_home, "host")
+    assert str(error) == "host.py:2: invalid syntax"
+    assert error.exit_code == 3
