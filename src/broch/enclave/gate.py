@@ -94,6 +94,14 @@ class Codec:
         self.result = msgspec.msgpack.Decoder(declared.result)
 
 
+class WrongResultError(TypeError):
+    """A function of the module returned what it does not declare; ``place`` is where it begins."""
+
+    def __init__(self, problem: str, place: str) -> None:
+        super().__init__(problem)
+        self.place = place
+
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -109,3 +117,15 @@ def encode_as(value: Any, decoder: msgspec.msgpack.Decoder[Any]) -> bytes:
     except (ValueError, OverflowError, RecursionError) as exc:  # also text that is not UTF-8
         raise TypeError(f"not the declared type: {exc}") from None
     return data
+
+
+def encode_result(value: Any, decoder: msgspec.msgpack.Decoder[Any], place: str) -> bytes:
+    """Encode what the function at ``place`` returned.
+
+    Raises:
+        WrongResultError: ``value`` is not of the decoder's type.
+    """
+    try:
+        return encode_as(value, decoder)
+    except TypeError as exc:
+        raise WrongResultError(str(exc), place) from None

@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from broch.enclave import loader, sandbox
 from broch.enclave.device_channel import DeviceChannel
+from broch.enclave.gate import WrongResultError
 from broch.enclave.machine_messages import Limits
 from broch.enclave.messages import FaultReport, Kind, encode_fault
 from broch.enclave.ring import PoisonedError, Ring, RingClosedError, open_ring
@@ -129,8 +130,11 @@ def _report(image: Image | None, exc: BaseException) -> FaultReport:
         return FaultReport(what=f"cannot use its sealed store: {exc}"[:_MAX_MESSAGE], place=place)
     if isinstance(exc, BrochError):
         return FaultReport(what=f"gave up: {exc}"[:_MAX_MESSAGE])
+    what = f"raised {type(exc).__name__}"
+    if isinstance(exc, WrongResultError):
+        what, place = "returned another type than declared", exc.place
     message = str(exc)[:_MAX_MESSAGE] if image is not None and image.debug else ""
-    return FaultReport(what=f"raised {type(exc).__name__}", place=place, message=message)
+    return FaultReport(what=what, place=place, message=message)
 
 
 def place_in(files: Mapping[str, bytes], exc: BaseException) -> str:

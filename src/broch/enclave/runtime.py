@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 from broch.enclave import handover, join
 from broch.enclave.connections import Connections, Incoming, Outgoing
 from broch.enclave.device_channel import DeviceChannel
-from broch.enclave.gate import Codec, Gate, encode_as
+from broch.enclave.gate import Codec, Gate, WrongResultError, encode_as, encode_result
 from broch.enclave.messages import (
     CALL,
     FAILED,
@@ -37,7 +37,7 @@ from broch.enclave.sealed import SealedStore
 from broch.errors import DecodeError, UntrustedError
 from broch.image import Image, PortKind
 from broch.sdk import Module, ModuleIdentity, OcallFailed, Refused, RequestFailed, StoreError
-from broch.sdk.declare import Declared
+from broch.sdk.declare import Declared, function_place
 
 _MAX_NOTICE: Final = 200  # characters of a refusal's text
 _SIGN_LABEL: Final = b"broch/sign/1"
@@ -156,7 +156,8 @@ class Runtime:
             self._tell_gaps(connection, end)
         try:
             result = end.function(value)
-            body = b"\x00" + encode_as(result, self._codecs[end.port].result)
+            place = self._declared[end.port].place
+            body = b"\x00" + encode_result(result, self._codecs[end.port].result, place)
         except Refused as exc:
             body = b"\x01" + _notice(str(exc))
         if self._store_dirty:
@@ -174,7 +175,8 @@ class Runtime:
             return
         assert declared.function is not None
         try:
-            body = encode_as(declared.function(**asdict(arguments)), codec.result)
+            result = declared.function(**asdict(arguments))
+            body = encode_result(result, codec.result, declared.place)
             status = Status.OK
         except Refused as exc:
             status, body = Status.REFUSED, _notice(str(exc))
@@ -225,11 +227,15 @@ class Runtime:
         target = handover.open_export_order(
             message[1:], self._image.deployer, self._joined(), self._keys
         )
-        plain = msgspec.msgpack.encode(export())
+        state = export()
+        try:
+            plain = msgspec.msgpack.encode(state)
+        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+            raise WrongResultError(f"not plain: {exc}", function_place(export)) from None
         digest = join.module_digest(self._image.app, self._image.module)
         self._connections.drop()  # what is handed over must not change any more
-        state = handover.seal_state(plain, target, digest, self._signing)
-        self._ring.send(bytes([Kind.STATE]) + state)
+        sealed = handover.seal_state(plain, target, digest, self._signing)
+        self._ring.send(bytes([Kind.STATE]) + sealed)
 
     def _on_import(self, message: bytes) -> None:
         take_over = self._module._import

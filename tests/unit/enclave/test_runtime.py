@@ -262,13 +262,26 @@ def test_every_enclave_has_keys_of_its_own(node: Node) -> None:
 # What may leave.
 
 
+LIES = f"main.py:{MODULE.split('def lies')[0].count(chr(10))}: returned another type than declared"
+
+
 @pytest.mark.parametrize(
     ("entry", "what"),
-    [("raises", "main.py:46: raised ValueError"), ("lies", "raised TypeError")],
+    [("raises", "main.py:46: raised ValueError"), ("lies", LIES)],
 )
 def test_the_text_of_exceptions_stays_inside(probe: Enclave, entry: str, what: str) -> None:
     probe.begin_call(entry)
     assert probe.fault() == what
+    assert not any(CANARY.encode() in message for message in probe.sent)
+
+
+def test_a_handler_that_answers_another_type_is_named(node: Node) -> None:
+    wrong = MODULE.replace("return 2 * number", "return secret")
+    probe = node.start(wrong)
+    joined(probe, (1, "handler", "double"))
+    probe.ring.send(Peer(1).sealed(Kind.REQUEST, msgspec.msgpack.encode(1)))
+    place = f"main.py:{wrong.split('def double')[0].count(chr(10))}"
+    assert probe.fault() == f"{place}: returned another type than declared"
     assert not any(CANARY.encode() in message for message in probe.sent)
 
 
