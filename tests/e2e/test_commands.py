@@ -248,10 +248,11 @@ def test_image_is_reproducible_and_is_what_up_loads(broch: Broch, project: str) 
     ("code", "status", "place", "error"),
     [
         ("import os", 3, "bad.py:1", "os"),
+        ("from .more import f", 3, "bad.py:1", "module.more cannot be imported"),
         ("x = 1", 3, "bad.py:1", "declares no modules"),
         ("def", 3, "bad.py:1", "invalid syntax"),
     ],
-    ids=["import", "module", "syntax"],
+    ids=["import", "relative", "module", "syntax"],
 )
 def test_image_of_wrong_code(broch: Broch, code: str, status: int, place: str, error: str) -> None:
     (broch.folder / "bad.py").write_text(code + "\n")
@@ -259,6 +260,7 @@ def test_image_of_wrong_code(broch: Broch, code: str, status: int, place: str, e
     assert done.code == status
     assert done.json["error"]["place"] == place
     assert error in done.json["error"]["message"]
+    assert ("--file" in str(done.json["error"]["hint"])) is code.startswith(("import", "from"))
     assert not (broch.folder / "bad.keystone").exists()
 
 

@@ -13,6 +13,7 @@ from broch.app.descriptor import ModuleSpec
 from broch.app.home import Home
 from broch.cli import binary, output
 from broch.enclave.launcher import Launcher
+from broch.enclave.loader import NOT_INSIDE
 from broch.errors import DecodeError, MalformedError, UsageError
 from broch.image import NAME_RULE, Image, Interface, is_name
 from broch.sdk import DeclarationError
@@ -96,7 +97,10 @@ def _declare(launcher: Launcher, sources: Sources) -> Interface:
     except DeclarationError as exc:
         inner, _, line = (exc.place or "").partition(":")
         place = f"{sources.real.get(inner, inner)}:{line}" if line else exc.place
-        hint = exc.hint or "a module's further files are named with --file"
+        hint = exc.hint
+        if exc.message.endswith(NOT_INSIDE):
+            more = "a module's further files are named with --file"
+            hint = f"{more}; {hint}" if hint else more
         raise DeclarationError(exc.message, place=place, hint=hint) from None
 
 

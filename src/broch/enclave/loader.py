@@ -7,7 +7,9 @@ both find ``helpers.py``. Beyond these a module may import ``broch`` and the mod
 
 import ast
 import importlib
+import io
 import sys
+import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -18,12 +20,14 @@ from broch.enclave.preload import FOR_MODULES
 from broch.sdk import DeclarationError, Module
 
 PACKAGE: Final = "module"  # the name under which the main file runs
+NOT_INSIDE: Final = "cannot be imported inside an enclave"  # how the message of a missing one ends
 
 
 def check_imports(files: Mapping[str, bytes]) -> None:
     """Raise :class:`DeclarationError` (file and line) for code that cannot run in an enclave."""
     for path, code in sorted(files.items()):
         if path.endswith(".py"):
+            _check_text(path, code)
             for name, line in _imports(path, code):
                 if _path_of(name, files) is not None and _is_hidden(name):
                     raise DeclarationError(
@@ -33,7 +37,7 @@ def check_imports(files: Mapping[str, bytes]) -> None:
                     )
                 if not _may_import(name, files):
                     raise DeclarationError(
-                        f"{name} cannot be imported inside an enclave",
+                        f"{name} {NOT_INSIDE}",
                         place=f"{path}:{line}",
                         hint=f"available: broch, the module's own files, {', '.join(FOR_MODULES)}",
                     )
@@ -45,6 +49,22 @@ def _imports(path: str, code: bytes) -> Iterator[tuple[str, int]]:
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield node.module, node.lineno
+
+
+def _check_text(path: str, code: bytes) -> None:
+    """Refuse what Python refuses in a file, and takes from memory: bytes that are not its text."""
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(code).readline)
+    except SyntaxError as exc:
+        raise DeclarationError(str(exc.msg), place=f"{path}:1") from None
+    try:
+        code.decode(encoding)
+    except UnicodeDecodeError as exc:
+        raise DeclarationError(
+            f"byte 0x{code[exc.start]:02x} is not {encoding}",
+            place=f"{path}:{code.count(bytes([10]), 0, exc.start) + 1}",
+            hint="save the file as UTF-8",
+        ) from None
 
 
 def _parse(path: str, code: bytes) -> ast.Module:
@@ -94,7 +114,7 @@ class _ImageFinder(MetaPathFinder, Loader):
     ) -> ModuleSpec:
         file = _path_of(fullname, self._files)
         if file is None:
-            raise ImportError(f"{fullname} cannot be imported inside an enclave")
+            raise ImportError(f"{fullname} {NOT_INSIDE}")
         if file not in self._modules and not fullname.startswith(f"{PACKAGE}."):
             importlib.import_module(f"{PACKAGE}.{fullname}")
         return ModuleSpec(fullname, self, origin=file, is_package=file.endswith("/__init__.py"))

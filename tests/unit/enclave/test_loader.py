@@ -117,10 +117,27 @@ def test_what_is_not_python_is_named_with_its_line(code: str, line: int) -> None
     assert caught.value.place == f"bad.py:{line}"
 
 
-def test_a_file_that_is_not_text() -> None:
+@pytest.mark.parametrize(
+    ("code", "line", "message"),
+    [
+        (b"x = '\xff\xfe'", 1, "invalid or missing encoding declaration"),
+        (b"x = 1\n\n# caf\xe9\ny = 2\n", 3, "byte 0xe9 is not utf-8"),
+        (b'x = 1\n\ny = """\n\xe9"""\n', 4, "byte 0xe9 is not utf-8"),
+        (b"# coding: ascii\n#\n# caf\xc3\xa9\n", 3, "byte 0xc3 is not ascii"),
+        (b"# coding: nonsense\n", 1, "unknown encoding: nonsense"),
+    ],
+)
+def test_a_file_that_is_not_text(code: bytes, line: int, message: str) -> None:
+    """``compile`` takes some of these from memory; Python takes none of them from a file."""
     with pytest.raises(DeclarationError) as caught:
-        loader.check_imports({"main.py": b"x = '\xff\xfe'"})
-    assert str(caught.value.place).startswith("main.py:")
+        loader.check_imports({"main.py": code})
+    assert caught.value.place == f"main.py:{line}"
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize("code", [b"# coding: latin-1\n# caf\xe9\n", "# café".encode("utf-8-sig")])
+def test_a_file_that_says_what_its_text_is(code: bytes) -> None:
+    loader.check_imports({"main.py": code})
 
 
 @pytest.mark.parametrize("name", ["json", "random", "socket", "asyncio"])
