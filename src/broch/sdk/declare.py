@@ -189,8 +189,9 @@ def periodic(function: Callable[..., Any], seconds: float) -> Declared:
 def check_period(seconds: float) -> None:
     """Refuse what is no period of an ``every``; ``@module.every`` without one, too."""
     if type(seconds) not in (int, float) or not 0.001 <= seconds <= 86400 * 366:
+        said = "without a period" if callable(seconds) else f"{seconds!r:.80} seconds"
         raise DeclarationError(
-            f"every {seconds!r:.80} seconds: 0.001 to a year",
+            f"every {said}: expected a number from 0.001 to a year",
             place=caller_place(),
             hint="write @module.every(seconds)",
         )

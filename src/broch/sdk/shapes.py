@@ -64,8 +64,8 @@ def _shape(info: types.Type, depth: int) -> Shape:
         return {"type": "list", "items": _shape(info.item_type, depth + 1)}
     if isinstance(info, types.TupleType):
         return {"type": "tuple", "items": [_shape(t, depth + 1) for t in info.item_types]}
-    if isinstance(info, types.DictType) and isinstance(info.key_type, types.StrType):
-        return {"type": "dict", "values": _shape(info.value_type, depth + 1)}
+    if isinstance(info, types.DictType):
+        return _dict(info, depth)
     if isinstance(info, types.UnionType):
         return _optional(info, depth)
     if isinstance(info, types.LiteralType):
@@ -75,6 +75,13 @@ def _shape(info: types.Type, depth: int) -> Shape:
     if isinstance(info, types.StructType):
         return _struct(info, depth)
     raise UnknownTypeError(f"{_name(info)} may not cross: use {_ALLOWED}")
+
+
+def _dict(info: types.DictType, depth: int) -> Shape:
+    if not isinstance(info.key_type, types.StrType):
+        key = _name(info.key_type)
+        raise UnknownTypeError(f"a dict with keys of type {key} may not cross: use dict[str, ...]")
+    return {"type": "dict", "values": _shape(info.value_type, depth + 1)}
 
 
 def _optional(info: types.UnionType, depth: int) -> Shape:
