@@ -50,7 +50,11 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, process.communicate(timeout=SECONDS)[1]
-        yield process, json.loads(line)["url"]
+        said = json.loads(line)
+        url = said["url"].removesuffix("/verify")
+        assert said["url"] == f"{url}/verify"
+        assert said["openapi"] == f"{url}/openapi.json"
+        yield process, url
     finally:
         process.kill()
         process.communicate(timeout=SECONDS)

@@ -97,10 +97,24 @@ def verify(
             "--out", metavar="FILE", help="Where the signed result goes.", show_default=False
         ),
     ] = None,
-    form: Annotated[str, typer.Option("--form", metavar="FORM", help="jwt or cwt.")] = "jwt",
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--form",
+            metavar="FORM",
+            help="With --ear: jwt or cwt. (jwt)",
+            show_default=False,
+        ),
+    ] = None,
     dialect: Annotated[
-        str, typer.Option("--dialect", metavar="NAME", help="ear-04 or veraison.")
-    ] = "ear-04",
+        str | None,
+        typer.Option(
+            "--dialect",
+            metavar="NAME",
+            help="With --ear: ear-04 or veraison. (ear-04)",
+            show_default=False,
+        ),
+    ] = None,
     anchor: Anchor = None,
     json: Json = False,
 ) -> int:

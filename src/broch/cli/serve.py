@@ -112,7 +112,8 @@ def _listen(host: str, port: int) -> socket.socket:
 def _say(url: str, settings: "Settings", as_json: bool) -> None:
     """Where it listens, once it does: a line that programs wait for."""
     if as_json:
-        output.print_json({"url": url, "policy": settings.policy.name})
+        where = {"url": f"{url}/verify", "openapi": f"{url}/openapi.json"}
+        output.print_json({**where, "policy": settings.policy.name})
         return
     output.say(f"verifier at {url}/verify, policy {output.clean(settings.policy.name)}")
     output.flush()

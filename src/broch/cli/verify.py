@@ -27,14 +27,16 @@ def verify(
     next_tcb_info: Path | None,
     ear: Path | None,
     out: Path | None,
-    form: str,
-    dialect: str,
+    form: str | None,
+    dialect: str | None,
     anchors: list[Path],
     as_json: bool,
 ) -> int:
     """Verify and appraise ``file``; see docs/verify.md."""
     if (ear is None) is not (out is None):
         raise UsageError("--ear KEY and --out FILE go together")
+    if ear is None:
+        _only_with_ear({"--form": form, "--dialect": dialect})
     from broch.attest import policy_file
     from broch.attest.endorsements import load
     from broch.attest.result import examine
@@ -113,11 +115,29 @@ def read_hex(text: str | None, option: str) -> bytes | None:
     return bytes.fromhex(text)
 
 
-def _write_ear(result: "Result", key: Path, out: Path, form: str, dialect: str) -> None:
+def _only_with_ear(options: dict[str, str | None]) -> None:
+    """An option that does nothing would be taken for a result that was written."""
+    given = next((name for name, value in options.items() if value is not None), None)
+    if given is not None:
+        raise UsageError(
+            f"{given} says how the signed result is written, and none is asked for",
+            hint="add --ear KEY.pem --out FILE",
+        )
+
+
+def _write_ear(
+    result: "Result", key: Path, out: Path, form: str | None, dialect: str | None
+) -> None:
     from broch.attest import ear
 
     signer = ear.read_key(binary.read_all(key, binary.MAX_SMALL), str(key))
-    token = ear.sign(result, signer, form=form, dialect=dialect, issued=datetime.now(UTC))
+    token = ear.sign(
+        result,
+        signer,
+        form=ear.Form.JWT if form is None else form,
+        dialect=ear.Dialect.EAR_04 if dialect is None else dialect,
+        issued=datetime.now(UTC),
+    )
     binary.write(out, [token])
 
 
