@@ -112,24 +112,22 @@ def _certificate(cert: Any) -> Plain:
 
 
 def _snp(data: bytes) -> Plain:
-    from broch.tee.snp import report as bits
-    from broch.tee.snp.report import Report
+    from broch.tee.snp.report import PLATFORM_BITS, POLICY_BITS, Report
 
     report = Report.from_bytes(data)
     return {
         "report": {
             **plain(report),
             "signing_key": report.signing_key.name,
-            "policy_bits": _set(bits, "POLICY_", report.policy),
-            "platform_bits": _set(bits, "PLATFORM_", report.platform_info),
+            "policy_bits": _set(POLICY_BITS, report.policy),
+            "platform_bits": _set(PLATFORM_BITS, report.platform_info),
         }
     }
 
 
-def _set(module: Any, prefix: str, value: int) -> list[str]:
+def _set(names: Mapping[str, int], value: int) -> list[str]:
     """Names of the bits that are set."""
-    names = [name for name in vars(module) if name.startswith(prefix)]
-    return [name.removeprefix(prefix) for name in names if value & getattr(module, name)]
+    return [name for name, bit in names.items() if value & bit]
 
 
 def _nitro(data: bytes) -> Plain:
