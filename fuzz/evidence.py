@@ -5,6 +5,7 @@ believed of it, and is believed all the same, is a defect.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from tests.mutation import tcg
 from tests.mutation.case import Mutation, with_items
 from tests.mutation.suites import SOUND as MAKERS
 from tests.unit.tee.sgx.attester import EXTENSION
+from tests.unit.tee.tpm.booted import Machine
 
 from broch.errors import BrochError
 from broch.tee.contract import Claims
@@ -23,9 +25,12 @@ from broch.tee.nitro.document import Document
 from broch.tee.snp import cert_table
 from broch.tee.snp.report import Report
 from broch.tee.tdx import module
+from broch.tee.tpm.event_log import EventLog, secure_boot
+from broch.tee.tpm.evidence import Evidence
 from broch.tee.tpm.hcl import HclReport
 from broch.tee.tpm.public import Public
 from broch.tee.tpm.signature import Signature
+from broch.tee.tpm.verify import TpmClaims
 from broch.wire import cbor, x509
 
 SOUND: Final[dict[str, Callable[[], Mutation]]] = {tee: cache(make) for tee, make in MAKERS.items()}
@@ -80,6 +85,38 @@ def _items(tee: str) -> list[bytes]:
     return [bytes([index]) + items[name] for index, name in enumerate(sorted(items))]
 
 
+@cache
+def _booted() -> tuple[Evidence, frozenset[tuple[int, bytes]]]:
+    """A quote with the firmware's log, and what that log proves: data by register."""
+    evidence = Machine().boot().attester().evidence()
+    events = _quoted(evidence).events
+    return Evidence.from_bytes(evidence), frozenset((event.pcr, event.data) for event in events)
+
+
+def _quoted(evidence: bytes) -> TpmClaims:
+    sound = SOUND["tpm"]()
+    claims = sound.verifier.verify(evidence, sound.endorsements, at=sound.at)
+    assert isinstance(claims, TpmClaims)
+    return claims
+
+
+def _event_log(data: bytes) -> None:
+    """Another log beside a quote that is sound: nobody signed it but the registers.
+
+    Types of events are not measured, so another type may be told; other data may not.
+    """
+    quote, proved = _booted()
+    claims = _quoted(replace(quote, event_log=data).to_bytes())
+    for event in claims.events:
+        known = not event.data or (event.pcr, event.data) in proved
+        assert known, "an event is believed that nobody has measured"
+    assert secure_boot(claims.events) is not False, "it was on"
+
+
+def _event_logs() -> list[bytes]:
+    return [Machine().boot().log(), Machine().boot(secure=b"\0").log()]
+
+
 READERS: Final[tuple[Callable[[bytes], Any], ...]] = (
     lambda data: module.find(TcbInfo.from_bytes(data), 1),
     QeIdentity.from_bytes,
@@ -93,6 +130,7 @@ READERS: Final[tuple[Callable[[bytes], Any], ...]] = (
     cert_table.read,
     Public.from_bytes,
     Signature.from_bytes,
+    EventLog.from_bytes,
 )
 CANONICAL: Final[tuple[Any, ...]] = (Report, Document, HclReport)
 
@@ -123,6 +161,7 @@ def _reader_seeds() -> list[bytes]:
         EXTENSION.to_bytes(),
         *own.endorsements.items.values(),
         table,
+        *_event_logs(),
     ]
 
 
@@ -134,5 +173,6 @@ PAIRS: Final[dict[str, Pair]] = {
         for tee in SOUND
         if tee != "nitro"  # whose documents bring all but the root
     },
+    "event_log_tpm": (_event_log, _event_logs),
     "endorsement_readers": (_readers, _reader_seeds),
 }

@@ -12,10 +12,12 @@ from tests.unit.tee.sgx.attester import Attester as SgxAttester
 from tests.unit.tee.sgx.support import NOW
 from tests.unit.tee.tdx.attester import REPORT
 from tests.unit.tee.tdx.attester import Attester as TdxAttester
-from tests.unit.tee.tpm.swtpm import software_tpm
+from tests.unit.tee.tpm.booted import SHA256, Machine
+from tests.unit.tee.tpm.swtpm import extend, software_tpm
 
 from broch.attest.collect import INSTANCE
 from broch.tee.contract import Endorsements
+from broch.tee.tpm.event_log import EventLog
 
 NONCE = bytes(range(32)).hex()
 POLICY = 'name = "lab"\nemulated = true\n[{tee}]\nmeasurements = ["{measurement}"]\n'
@@ -104,6 +106,48 @@ def test_a_tpm_and_the_key_to_enrol(broch: Broch) -> None:
     verify = ("verify", "quote", "--policy", "policy.toml", "--endorsements", "keys", "--json")
     done = broch(*verify, "--nonce", NONCE)
     assert (done.code, done.json["status"]) == (0, "accepted"), done.err
+
+
+EVENT_LOG = "sys/kernel/security/tpm0/binary_bios_measurements"
+SECURE = """
+name = "fleet"
+[tpm]
+measurements = ["{measurement}"]
+require_event_log = true
+require_secure_boot = true
+"""
+
+
+def test_a_tpm_and_the_log_of_its_firmware(broch: Broch) -> None:
+    """As a kernel has it in securityfs; the registers of a real TPM are extended by its events."""
+    machine, root = Machine(banks=(SHA256,)).boot(), broch.folder / "root"
+    get = ("evidence", "get", "--nonce", NONCE, "--root", "root", "--event-log")
+    with (
+        software_tpm(broch.folder / "state") as tpm,
+        message_device(root / "dev/tpmrm0", lambda message: tpm._exchange(message, 4096)),
+    ):
+        for event in EventLog.from_bytes(machine.log()).events:
+            extend(tpm, event.pcr, event.digests[SHA256])
+        (broch.folder / "keys").mkdir()
+        lacking = broch(*get, "--out", "lacking")
+        log = root / EVENT_LOG
+        log.parent.mkdir(parents=True)
+        log.write_bytes(machine.log())
+        got = broch(*get, "--out", "quote", "--ak-public", "keys/ak_public")
+        log.write_bytes(Machine(banks=(SHA256,)).boot(secure=b"\0").log())
+        other = broch(*get, "--out", "other")
+    assert (lacking.code, got.code, other.code) == (6, 0, 0), (lacking.err, got.err, other.err)
+    assert f"{EVENT_LOG} is missing" in lacking.err
+    assert not (broch.folder / "lacking").exists()
+    values = b"".join(machine.registers[SHA256][index] for index in range(8))
+    policy = SECURE.format(measurement=hashlib.sha256(values).hexdigest())
+    (broch.folder / "policy.toml").write_text(policy)
+    options = ("--policy", "policy.toml", "--endorsements", "keys", "--nonce", NONCE, "--json")
+    done = broch("verify", "quote", *options)
+    assert (done.code, done.json["status"]) == (0, "accepted"), done.err
+    assert done.json["parts"][0]["claims"]["details"]["secure_boot"] == "on"
+    lied = broch("verify", "other", *options)  # the log of another boot
+    assert (lied.code, lied.json["error"]["check"]) == (4, "event_log")
 
 
 def test_a_machine_without_any(broch: Broch) -> None:

@@ -2,15 +2,22 @@
 
 import shutil
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 from tests.kernels import NoKernel
 
 from broch.tee.kernel import Exchange
+from broch.tee.tpm import native
+from broch.tee.tpm.reader import SHA256
+
+PASSWORD: Final = 0x40000009  # TPM_RS_PW
+EXTEND: Final = 0x182  # TPM_CC_PCR_Extend
 
 
 class SoftwareTpm(NoKernel):
@@ -38,6 +45,13 @@ class SoftwareTpm(NoKernel):
                 raise OSError(5, "the TPM is gone")
             answer += part
         return answer
+
+
+def extend(tpm: SoftwareTpm, index: int, value: bytes = b"e" * 32) -> None:
+    """TPM2_PCR_Extend of the SHA-256 bank."""
+    with native.commands(tpm) as commands:
+        digests = struct.pack(">IH", 1, SHA256) + value
+        commands.run(EXTEND, [index], digests, sessions=[PASSWORD])
 
 
 @contextmanager

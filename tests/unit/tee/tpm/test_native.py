@@ -21,12 +21,11 @@ from broch.tee.tpm.native import BOOT, TpmMachine
 from broch.tee.tpm.public import ATTESTATION, Public
 from broch.tee.tpm.reader import SHA256, sized
 
-from .swtpm import SoftwareTpm, software_tpm
+from .swtpm import PASSWORD, SoftwareTpm, extend, software_tpm
 
 NOW = datetime.now(UTC)
 NONCE = bytes(range(32))
-PASSWORD = 0x40000009
-EXTEND, STARTUP, SHUTDOWN = 0x182, 0x144, 0x145
+STARTUP, SHUTDOWN = 0x144, 0x145
 NV_DEFINE, NV_WRITE, CHANGE_AUTH = 0x12A, 0x137, 0x129
 
 
@@ -41,13 +40,6 @@ def tpm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SoftwareTpm]:
 def own(tmp_path: Path) -> Iterator[SoftwareTpm]:
     with software_tpm(tmp_path / "state") as made:
         yield made
-
-
-def extend(tpm: SoftwareTpm, index: int, value: bytes = b"e" * 32) -> None:
-    """TPM2_PCR_Extend of the SHA-256 bank."""
-    with native.commands(tpm) as commands:
-        digests = struct.pack(">IH", 1, SHA256) + value
-        commands.run(EXTEND, [index], digests, sessions=[PASSWORD])
 
 
 def enrolled(tpm: SoftwareTpm) -> Endorsements:
