@@ -101,7 +101,6 @@ class Machine:
             raise PolicyError(
                 f"built for runtime {loaded.image.runtime.hex()[:16]}, this machine runs "
                 f"{self._runtime.hex()[:16]}",
-                place=loaded.image.module,
                 hint="Python, Broch or a dependency changed since the image was built: build anew",
             )
         return loaded
