@@ -347,6 +347,17 @@ def documented(
     )
 
 
+# Chains of the signers are needed first of all.
+_NEEDED_AT: Final = {
+    "root_ca_crl": "crl",
+    "pck_crl": "crl",
+    "tcb_info": "tcb_info",
+    "tcb_info_signature": "tcb_info",
+    "qe_identity": "qe_identity",
+    "qe_identity_signature": "qe_identity",
+}
+
+
 def items(tee: str, attester: Any) -> Iterator[Mutation]:
     """Every endorsement missing, of others, or changed after it was signed."""
     evidence, sound = attester.evidence(), attester.endorsements()
@@ -358,6 +369,7 @@ def items(tee: str, attester: Any) -> Iterator[Mutation]:
             name=f"{tee} without {name}",
             endorsements=missing,
             error=UndecidedError,
+            step=_NEEDED_AT.get(name, "chain"),
             check=f"lack {name}",
         )
     swapped = {"pck_crl": sound.items["root_ca_crl"], "root_ca_crl": sound.items["pck_crl"]}

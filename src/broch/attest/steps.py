@@ -20,7 +20,7 @@ UNTRUSTED: Final = "authentic"
 _STOPS: Final = {MalformedError: MALFORMED, UndecidedError: UNDECIDED}
 _DCAP: Final = (
     ("format", "(1) header, key type, QE vendor, lengths, certification data"),
-    ("chain", "(2) PCK, PCK CA, TCB Signing: each in its role, signed, valid now, root pinned"),
+    ("chain", "(2) PCK, PCK CA, TCB Signing: each in its role, signed, valid now, root trusted"),
     ("crl", "(3) both revocation lists: their issuers' own, valid now, listing none of these"),
     ("tcb_info", "(4) signed as raw bytes by TCB Signing, valid now, for this TEE, FMSPC, PCE-ID"),
     ("qe_identity", "(5) signed as raw bytes by TCB Signing, valid now, for this kind of quote"),
@@ -40,7 +40,7 @@ STEPS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
     "snp": (
         ("format", "(1) version, algorithm, reserved bits and bytes"),
-        ("chain", "(2) ARK, ASK or ASVK, VCEK or VLEK: each in its role, valid now, root pinned"),
+        ("chain", "(2) ARK, ASK or ASVK, VCEK or VLEK: each in its role, valid now, root trusted"),
         ("crl", "(2) the root's revocation list"),
         ("key_kind", "(3) the report names the kind of key that the certificate is for"),
         ("cpuid", "(4) CPUID is of the product line that the key is certified for"),
@@ -51,7 +51,7 @@ STEPS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
     "nitro": (
         ("format", "(1) every field within its limits"),
-        ("chain", "(2), (3) to the pinned root, whatever the document says; valid now"),
+        ("chain", "(2), (3) to a trusted root, whatever the document says it is; valid now"),
         ("signature", "(4) ES384 by the leaf"),
         ("timestamp", "(5) made while the certificate was valid"),
     ),

@@ -109,8 +109,8 @@ def test_what_is_missing_is_missed_at_a_step() -> None:
     without = with_items(case.endorsements, {"pck_crl": None})
     result = case.examine(source=lambda tee, data: without)
     assert result.status is Status.UNDECIDED
-    assert (failing_step(result), result.exit_code) == ("chain", 6)
-    assert outcomes(result)["format"] is PASSED
+    assert (failing_step(result), result.exit_code) == ("crl", 6)
+    assert outcomes(result)["chain"] is PASSED
     assert result.to_dict()["parts"][0]["trustworthiness"] == {}
 
 
@@ -138,8 +138,16 @@ def dcap_folder(folder: Path, case: support.Case, **changes: str | None) -> Path
     return folder
 
 
-@pytest.mark.parametrize("name", ["root_ca_crl", "tcb_info", "qe_identity_signature"])
-def test_collateral_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("tcb_info_issuer_chain", "chain"),
+        ("root_ca_crl", "crl"),
+        ("tcb_info", "tcb_info"),
+        ("qe_identity_signature", "qe_identity"),
+    ],
+)
+def test_collateral_that_is_missing_is_named(tmp_path: Path, name: str, step: str) -> None:
     case = support.sgx()
     folder = dcap_folder(tmp_path, case, **{name: None})
     anchors = case.endorsements.anchors
@@ -147,6 +155,7 @@ def test_collateral_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
     assert (result.status, result.exit_code) == (Status.UNDECIDED, 6)
     assert f"lack {name}" in str(result.error)
     assert "fetch the collateral" in str(result.hint)
+    assert failing_step(result) == step
 
 
 def test_whole_collateral_is_accepted(tmp_path: Path) -> None:

@@ -21,33 +21,35 @@ from broch.wire import strict_json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collateral:
-    """Everything, as it came. Hashable: verified collateral is cached by content."""
+    """What there is, as it came. Hashable: verified collateral is cached by content."""
 
-    root_ca_crl: bytes = field(repr=False)
-    pck_crl: bytes = field(repr=False)
-    tcb_info: bytes = field(repr=False)
-    tcb_info_signature: bytes = field(repr=False)
-    tcb_info_issuer_chain: bytes = field(repr=False)
-    qe_identity: bytes = field(repr=False)
-    qe_identity_signature: bytes = field(repr=False)
-    qe_identity_issuer_chain: bytes = field(repr=False)
+    root_ca_crl: bytes | None = field(repr=False)
+    pck_crl: bytes | None = field(repr=False)
+    tcb_info: bytes | None = field(repr=False)
+    tcb_info_signature: bytes | None = field(repr=False)
+    tcb_info_issuer_chain: bytes | None = field(repr=False)
+    qe_identity: bytes | None = field(repr=False)
+    qe_identity_signature: bytes | None = field(repr=False)
+    qe_identity_issuer_chain: bytes | None = field(repr=False)
 
     @classmethod
     def from_items(cls, items: Mapping[str, bytes]) -> Self:
-        """Take the items out of endorsements; nothing is optional.
+        """Take the items out of endorsements. What is missing is missed where it is needed."""
+        found = {name: items.get(name) for name in NAMES}
+        return cls(**{name: None if item is None else bytes(item) for name, item in found.items()})
+
+    def need(self, name: str) -> bytes:
+        """One item, at the step of verification that reads it; none of them is optional.
 
         Raises:
-            UndecidedError: an item is missing; the message names it.
+            UndecidedError: it is missing; the message names it.
         """
-        values: dict[str, bytes] = {}
-        for name in NAMES:
-            value = items.get(name)
-            if value is None:
-                raise UndecidedError(
-                    f"the endorsements lack {name}", hint="fetch the collateral of this platform"
-                )
-            values[name] = bytes(value)
-        return cls(**values)
+        value: bytes | None = getattr(self, name)
+        if value is None:
+            raise UndecidedError(
+                f"the endorsements lack {name}", hint="fetch the collateral of this platform"
+            )
+        return value
 
 
 NAMES = tuple(item.name for item in fields(Collateral))

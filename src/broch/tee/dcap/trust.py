@@ -149,7 +149,10 @@ def _platform(
     # (2) Chains: of the platform's key, and of those who signed the documents; under one root.
     leaf, intermediate, root = _pck_chain(pem, anchors, cache)
     pck = PckExtension.from_bytes(leaf.extensions[pckext.OID])
-    chains = (collateral.tcb_info_issuer_chain, collateral.qe_identity_issuer_chain)
+    chains = (
+        collateral.need("tcb_info_issuer_chain"),
+        collateral.need("qe_identity_issuer_chain"),
+    )
     signers = cache.get(
         ("dcap signers", *chains, anchors), lambda: _signers(*chains, anchors, cache)
     )
@@ -159,15 +162,16 @@ def _platform(
     windows = steps.check_times(*(cert.window for cert in certificates))
     # (3) Revocation: both lists are there, are the issuers' own and do not list a certificate.
     steps.current = "crl"
-    root_crl = _list(collateral.root_ca_crl, root, "root_ca_crl", cache)
-    pck_crl = _list(collateral.pck_crl, intermediate, "pck_crl", cache)
+    root_crl = _list(collateral.need("root_ca_crl"), root, "root_ca_crl", cache)
+    pck_crl = _list(collateral.need("pck_crl"), intermediate, "pck_crl", cache)
     for cert in (intermediate, signers.tcb_info, signers.qe_identity):
         check_not_revoked(cert, root_crl)
     check_not_revoked(leaf, pck_crl)
     windows += steps.check_times(root_crl.window, pck_crl.window)
     # (4) TCB info: signed as raw bytes, about this kind of TEE and this platform.
     steps.current = "tcb_info"
-    signed = (signers.tcb_info, collateral.tcb_info_signature, collateral.tcb_info)
+    documents = (collateral.need("tcb_info_signature"), collateral.need("tcb_info"))
+    signed = (signers.tcb_info, *documents)
     tcb_info = cache.get(("dcap TCB info", signed[0].der, *signed[1:]), lambda: _tcb_info(*signed))
     _check_described(tcb_info, kind, pck)
     windows += steps.check_times(
@@ -175,7 +179,8 @@ def _platform(
     )
     # (5) QE identity: likewise.
     steps.current = "qe_identity"
-    signed = (signers.qe_identity, collateral.qe_identity_signature, collateral.qe_identity)
+    documents = (collateral.need("qe_identity_signature"), collateral.need("qe_identity"))
+    signed = (signers.qe_identity, *documents)
     qe_identity = cache.get(
         ("dcap QE identity", signed[0].der, *signed[1:]), lambda: _qe_identity(*signed)
     )

@@ -18,8 +18,10 @@ def test_all_items_are_taken() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_optional(name: str) -> None:
+    rest = Collateral.from_items({key: value for key, value in ITEMS.items() if key != name})
     with pytest.raises(UndecidedError, match=f"lack {name}"):
-        Collateral.from_items({key: value for key, value in ITEMS.items() if key != name})
+        rest.need(name)
+    assert all(rest.need(other) == ITEMS[other] for other in NAMES if other != name)
 
 
 def document() -> dict[str, object]:
