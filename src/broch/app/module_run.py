@@ -292,9 +292,10 @@ class ModuleRun:
         detail = f": {end.message}" if end.message else ""
         return ModuleFailedError(f"module {self.name} {end.what}{detail}", place=end.place or None)
 
-    def failure(self) -> ModuleFailedError:
+    def failure(self, hint: str | None = None) -> ModuleFailedError:
         """Why this module is gone for good."""
-        return self._failed(self.fault or End(orderly=True, what="ended"))
+        why = self._failed(self.fault or End(orderly=True, what="ended"))
+        return ModuleFailedError(why.message, place=why.place, hint=hint)
 
     def status(self) -> dict[str, Any]:
         """What is shown of it."""

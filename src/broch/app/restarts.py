@@ -24,6 +24,11 @@ class RestartRule:
             self._restart is Restart.ON_FAILURE and not orderly
         )
 
+    @property
+    def exhausted(self) -> str:
+        """What to say when :meth:`delay` gives None."""
+        return f"its max_restarts = {self._max} within {WINDOW:g} s are used up"
+
     def delay(self, now: float) -> float | None:
         """Seconds to wait before the next restart; None if there were too many.
 

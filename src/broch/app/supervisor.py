@@ -325,7 +325,7 @@ class Supervisor:
                 return
             delay = rule.delay(loop.time())
             if delay is None:
-                self._gone(run, orderly=False)
+                self._gone(run, orderly=False, hint=rule.exhausted)
                 return
             run.state = "restarting"
             await asyncio.sleep(delay)
@@ -346,10 +346,10 @@ class Supervisor:
         self._begin(run)
         self._journal.add("restart", run.name, f"restarted ({run.restarts})")
 
-    def _gone(self, run: ModuleRun, *, orderly: bool) -> None:
+    def _gone(self, run: ModuleRun, *, orderly: bool, hint: str | None = None) -> None:
         run.state = "ended" if orderly else "failed"
         if not orderly:
-            self.finish(Ending(reason=Reason.FAILED, error=run.failure()))
+            self.finish(Ending(reason=Reason.FAILED, error=run.failure(hint)))
         elif all(other.state == "ended" for other in self._modules.values()):
             self.finish(Ending(reason=Reason.ENDED))
 

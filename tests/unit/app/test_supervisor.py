@@ -219,7 +219,10 @@ def test_too_many_restarts_end_the_run(shared_home: Home, app_folder: Path) -> N
                 await app.call("source", "crash", None)
             if attempt == 0:
                 await drain(queue, "restart")
-        assert (await run).reason is Reason.FAILED
+        ending = await run
+        assert ending.reason is Reason.FAILED
+        assert isinstance(ending.error, ModuleFailedError)
+        assert ending.error.hint == "its max_restarts = 1 within 60 s are used up"
 
     run_app(path, shared_home, work)
 
