@@ -264,7 +264,7 @@ class AppFolder:
             sock.sendall(self.token())
         except (FileNotFoundError, ConnectionError):
             sock.close()
-            hint = self._failure() or "start it with: broch up"
+            hint = self.last_failure() or "start it with: broch up"
             raise UsageError(f"app {self.name} does not run", hint=hint) from None
         return sock
 
@@ -272,7 +272,8 @@ class AppFolder:
         """Let later commands say why a run in the background failed; the next run forgets it."""
         write_private(self.path / _FAILURE, why.encode())
 
-    def _failure(self) -> str | None:
+    def last_failure(self) -> str | None:
+        """Why the last run failed, if it was in the background."""
         try:
             text = (self.path / _FAILURE).read_text("utf-8", "replace")
         except OSError:

@@ -16,7 +16,11 @@ def connect(name: str | None) -> tuple[str, ControlClient]:
     app = find_app(home, name)
     running = running_apps(home)
     if app not in running:
-        hint = f"these run: {', '.join(running)}" if running else "start it with: broch up APP.toml"
+        folder = home.existing_app(app)
+        hint = folder.last_failure() if folder is not None else None
+        if hint is None:
+            start = "start it with: broch up APP.toml"
+            hint = f"these run: {', '.join(running)}" if running else start
         raise UsageError(f"app {app} does not run", hint=hint)
     return app, ControlClient(home, app)
 

@@ -189,3 +189,19 @@ def test_arguments_are_json(home: Home, capsys: pytest.CaptureFixture[str], text
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("error: JSON: not JSON: ")
     assert second.startswith("hint: quote it for the shell")
+
+
+def test_why_a_run_in_the_background_failed_is_said(
+    home: Home, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.app("house").note_failure("soil.py:7: module soil raised ValueError")
+    run("garden")
+    for command in ("status", "down"):
+        assert entry.run([command, "house"]) == 2
+        assert capsys.readouterr().err == (
+            "error: app house does not run\n"
+            "hint: its last run failed: soil.py:7: module soil raised ValueError\n"
+        )
+    home.app("house").lock().release()
+    assert entry.run(["status", "house"]) == 2
+    assert "these run: garden" in capsys.readouterr().err, "a later run did not fail"
