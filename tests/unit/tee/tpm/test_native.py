@@ -218,6 +218,39 @@ def test_a_persistent_key_signs_as_azures_does(own: SoftwareTpm) -> None:
     assert VERIFIER.verify(evidence, given, at=NOW).report_data == NONCE
 
 
+def test_one_key_of_a_tpm_certifies_another(own: SoftwareTpm) -> None:
+    """TPM2_Certify as a real TPM does it: one key is enrolled, another one signs the quotes."""
+    certify = 0x148
+    other = native.AK_TEMPLATE[:-4] + sized(b"x" * 32) + sized(b"y" * 32)  # not the same key
+    with native.commands(own) as commands:
+        enrolled_key, enrolled_public = commands.create_primary(native.AK_TEMPLATE)
+        quoting, public = commands.create_primary(other)
+        parameters = sized(NONCE) + b"\x00\x10"  # the key's own scheme
+        _, answer = commands.run(
+            certify, [quoting, enrolled_key], parameters, sessions=[PASSWORD, PASSWORD]
+        )
+        info, signature = answer.sized(2048), answer.take(len(answer.data) - answer.offset)
+        attest, quoted = commands.quote(quoting, NONCE, native.BOOT)
+        values = commands.registers(native.BOOT)
+        commands.flush(quoting)
+        commands.flush(enrolled_key)
+    assert public != enrolled_public
+    evidence = Evidence(attest=attest, signature=quoted, pcrs={SHA256: values}).to_bytes()
+    items = {
+        "ak_public": enrolled_public,
+        "certified_public": public,
+        "certify_info": info,
+        "certify_signature": signature,
+        "certify_challenge": NONCE,
+    }
+    claims = VERIFIER.verify(evidence, Endorsements(anchors=(), items=items), at=NOW)
+    assert claims.key.certified
+    assert claims.key.attributes_checked
+    for wrong in ({"certify_challenge": b""}, {"certified_public": enrolled_public}):
+        with pytest.raises(UntrustedError, match="the certification is"):
+            VERIFIER.verify(evidence, Endorsements(anchors=(), items={**items, **wrong}), at=NOW)
+
+
 def test_the_machine_hands_out_no_key(tpm: SoftwareTpm) -> None:
     machine = TpmMachine(NativeSettings(name="cloud", kernel=tpm))
     machine.extend(bytes(48))
