@@ -27,8 +27,8 @@ from broch.tee.tpm.public import ATTESTATION, RSA, Public
 from broch.tee.tpm.reader import SHA256, sized
 from broch.tee.tpm.signature import RSASSA, Signature
 
-from .swtpm import SoftwareTpm, software_tpm
-from .test_native import PASSWORD, write_nv
+from .swtpm import PASSWORD, SoftwareTpm, software_tpm
+from .test_native import write_nv
 
 EVICT = 0x120
 NONCE = bytes(range(32))
