@@ -172,3 +172,13 @@ def failures(result: Result) -> list[str]:
     """The rules that failed, in all parts."""
     checks = [item for part in result.parts for item in part.checks]
     return [item.rule for item in checks if item.outcome is Outcome.FAILED]
+
+
+def bent(case: Case, **changes: Any) -> Reference:
+    """The reference values of a case, changed."""
+    return replace(case.reference, **changes)
+
+
+def tdx_with(**report: Any) -> Case:
+    theirs = module("tdx", "attester")
+    return tdx(report=replace(theirs.REPORT, **report))
