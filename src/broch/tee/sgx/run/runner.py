@@ -195,6 +195,8 @@ class Runner:
         quicker than the one that is to blame.
         """
         running = {i for i, t in enumerate(self._threads) if t.state is _RUNNING} - {ended_by}
+        if not running:  # nearly always: no thread of ours is started for nothing
+            return None
         over = threading.Event()
 
         def end() -> None:
